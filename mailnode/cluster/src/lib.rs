@@ -1,1 +1,30 @@
-//! Placeholder while the house is being laid out.
+//! The pure core of Prickle: what a cluster of identical mail nodes knows and decides.
+//!
+//! Nothing here does I/O, reads a clock, sleeps or spawns: events and time come in, values and effects go
+//! out. The node (`mailnode/src`) runs this code on sockets and disks, the simulator on simulated ones.
+//!
+//! | module | what it decides | source |
+//! | --- | --- | --- |
+//! | [`ids`] | names of nodes, users, entries, blobs, buckets, epochs | DESIGN 1 |
+//! | [`clock`] | hybrid logical clock, refusal of clocks too far ahead | DESIGN 4 |
+//! | [`entry`] | one message's record and how two versions of it merge | DESIGN 4 |
+//! | [`fragment`] | the messages of one user on one node | Porcupine, "mailbox fragment" |
+//! | [`view`] | numbered membership list | DESIGN 5 |
+//! | [`user_map`] | bucket -> manager, by rendezvous hashing | DESIGN 1 |
+//! | [`mail_map`] | user -> nodes that hold fragments | DESIGN 1 |
+
+pub mod clock;
+pub mod entry;
+pub mod fragment;
+pub mod ids;
+pub mod mail_map;
+pub mod user_map;
+pub mod view;
+
+pub use clock::{ClockError, HybridClock, Timestamp};
+pub use entry::{BlobRef, Entry, Flag, Location, Register, WrappedKey};
+pub use fragment::Fragment;
+pub use ids::{BlobId, Bucket, EntryId, Epoch, FolderId, Incarnation, NodeId, UserId};
+pub use mail_map::MailMap;
+pub use user_map::UserMap;
+pub use view::{Addresses, Load, Member, MemberState, View};
