@@ -12,12 +12,20 @@
 //! | [`view`] | numbered membership list | DESIGN 5 |
 //! | [`user_map`] | bucket -> manager, by rendezvous hashing | DESIGN 1 |
 //! | [`mail_map`] | user -> nodes that hold fragments | DESIGN 1 |
+//! | [`placement`] | which nodes take a new message | Porcupine, DESIGN 6 |
+//! | [`replica_write`] | a new message's way to `minCopies` disks | DESIGN 2 |
+//! | [`redelivery`] | when the update log is pushed to a peer | Porcupine, DESIGN 4 |
+//! | [`mailbox`] | UID and MODSEQ order of an active mailbox, plans for changes | DESIGN 4 |
 
 pub mod clock;
 pub mod entry;
 pub mod fragment;
 pub mod ids;
 pub mod mail_map;
+pub mod mailbox;
+pub mod placement;
+pub mod redelivery;
+pub mod replica_write;
 pub mod user_map;
 pub mod view;
 
@@ -26,5 +34,9 @@ pub use entry::{BlobRef, Entry, Flag, Location, Register, WrappedKey};
 pub use fragment::Fragment;
 pub use ids::{BlobId, Bucket, EntryId, Epoch, FolderId, Incarnation, NodeId, UserId};
 pub use mail_map::MailMap;
+pub use mailbox::{FolderTable, MailboxIndex, UidBlock};
+pub use placement::{Candidate, Policy};
+pub use redelivery::Redelivery;
+pub use replica_write::{Progress, ReplicaWrite, StoreCall};
 pub use user_map::UserMap;
 pub use view::{Addresses, Load, Member, MemberState, View};

@@ -1,0 +1,319 @@
+//! The mailbox index: the merged, IMAP-ordered view of one active mailbox, held by its manager (DESIGN 1, 4).
+//!
+//! Soft state, built from the fragments. It decides UIDs and MODSEQs; everything it decides is made durable as
+//! updates of entries *before* any client sees it. So each change has three steps:
+//!
+//! 1. a plan (`number`, `store`, `expunge`, `copy`, `relocate`, ...) computes the new versions of entries and
+//!    changes nothing;
+//! 2. the manager writes them to their replicas;
+//! 3. [`MailboxIndex::commit`] makes them visible and says which folders changed.
+//!
+//! Invariant 6: in one folder a UID never names two messages; a message never appears below a UID that was
+//! shown; MODSEQ never goes back. MODSEQs are ticks of the hybrid clock, so those of a new manager are above
+//! those of the one before without any agreement.
+
+mod change;
+mod folder;
+mod view;
+
+pub use change::{Copied, FlagChange, StorePlan, UidsExhausted};
+pub use folder::UidBlock;
+pub use view::{Changes, FolderView};
+
+use crate::clock::Timestamp;
+use crate::entry::{Entry, Location, Uid};
+use crate::ids::{EntryId, FolderId, UserId};
+use folder::FolderIndex;
+use std::collections::hash_map::Entry as Slot;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Entries of folders that are gone (DESIGN 4): expunged if older than the deletion, to INBOX if newer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FolderTable {
+    pub live: BTreeSet<FolderId>,
+    pub deleted: BTreeMap<FolderId, Timestamp>,
+}
+
+/// The index of one user's mailbox. Memory: about 300 bytes and its entry per message.
+#[derive(Clone, Debug)]
+pub struct MailboxIndex {
+    user: UserId,
+    entries: HashMap<EntryId, Entry>,
+    folders: BTreeMap<FolderId, FolderIndex>,
+    /// Entries that have no (valid) UID yet; ordered by id, that is by time.
+    unnumbered: BTreeSet<EntryId>,
+    /// Visible entries that a merge changed without giving them a MODSEQ above what sessions know.
+    unstamped: BTreeSet<EntryId>,
+}
+
+impl MailboxIndex {
+    pub fn new(user: UserId) -> Self {
+        Self {
+            user,
+            entries: HashMap::new(),
+            folders: BTreeMap::new(),
+            unnumbered: BTreeSet::new(),
+            unstamped: BTreeSet::new(),
+        }
+    }
+
+    pub const fn user(&self) -> UserId {
+        self.user
+    }
+
+    pub fn entry(&self, id: EntryId) -> Option<&Entry> {
+        self.entries.get(&id)
+    }
+
+    /// All entries, tombstones included.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Takes a version of an entry from a fragment or a delivery notice. What has no valid UID waits for
+    /// [`MailboxIndex::number`]; what changed under the eyes of sessions waits for a new MODSEQ there.
+    /// False if it was no news.
+    pub fn learn(&mut self, incoming: Entry) -> bool {
+        if incoming.user != self.user {
+            return false;
+        }
+        let id = incoming.id;
+        let before = self.entries.get(&id).cloned();
+        let after = match self.entries.entry(id) {
+            Slot::Vacant(slot) => slot.insert(incoming).clone(),
+            Slot::Occupied(slot) => {
+                let known = slot.into_mut();
+                if !known.merge(&incoming) {
+                    return false;
+                }
+                known.clone()
+            }
+        };
+        let Some(before) = before else {
+            self.settle(&after);
+            return true;
+        };
+        let was_visible = self.is_visible(&before);
+        if was_visible && after.is_live() && same_place(&before, &after) {
+            self.changed_under_sessions(&after);
+            return true;
+        }
+        if was_visible {
+            self.take_away(&before);
+            if self.folder(before.location.folder).opened {
+                self.unstamped.insert(id);
+            }
+        }
+        self.settle(&after);
+        true
+    }
+
+    fn is_visible(&self, entry: &Entry) -> bool {
+        entry.is_live()
+            && entry.location.uid.is_some_and(|uid| {
+                let folder = self.folders.get(&entry.location.folder);
+                folder.is_some_and(|folder| folder.by_uid.get(&uid.number) == Some(&entry.id))
+            })
+    }
+
+    fn take_away(&mut self, entry: &Entry) {
+        if let Some(uid) = entry.location.uid {
+            let folder = self.folder(entry.location.folder);
+            folder.hide(uid.number, entry.id);
+            folder.departed(uid.number);
+        }
+    }
+
+    fn changed_under_sessions(&mut self, entry: &Entry) {
+        let folder = self.folder(entry.location.folder);
+        if folder.opened && entry.modseq <= folder.highest_modseq {
+            self.unstamped.insert(entry.id);
+        }
+        self.folder(entry.location.folder).note_modseq(entry.modseq);
+    }
+
+    /// Puts an entry that turned up into its folder's UID order, or among the unnumbered.
+    fn settle(&mut self, entry: &Entry) {
+        let id = entry.id;
+        self.unnumbered.remove(&id);
+        if !entry.is_live() {
+            self.folder(entry.location.folder).note_modseq(entry.modseq);
+            return;
+        }
+        let Some(uid) = entry.location.uid else {
+            self.unnumbered.insert(id);
+            return;
+        };
+        let folder = self.folder(entry.location.folder);
+        if folder.rejects(uid) {
+            self.unnumbered.insert(id);
+            return;
+        }
+        // Two messages with one UID: the one that got it first keeps it, ids break ties.
+        if let Some(&other) = folder.by_uid.get(&uid.number).filter(|&&other| other != id) {
+            let theirs = self.entries.get(&other).and_then(|entry| entry.location.uid);
+            if theirs.map(|theirs| theirs.assigned) <= Some(uid.assigned) {
+                self.unnumbered.insert(id);
+                return;
+            }
+            self.unnumbered.insert(other);
+        }
+        self.folder(entry.location.folder).show(uid.number, id);
+        self.changed_under_sessions(entry);
+    }
+
+    fn folder(&mut self, id: FolderId) -> &mut FolderIndex {
+        self.folders.entry(id).or_default()
+    }
+
+    /// The reserved blocks of a folder that the profile remembers, and the first number never reserved.
+    /// UIDs from a lower block that were given after a higher block was reserved are given up: a session of
+    /// the other manager may have seen the higher ones first.
+    pub fn set_reservations(&mut self, folder: FolderId, blocks: &[UidBlock], first_free: u32) {
+        self.folder(folder).set_reservations(blocks, first_free);
+        let stale: Vec<EntryId> = self.folder(folder).by_uid.values().copied().collect();
+        for id in stale {
+            let Some(uid) = self.entries.get(&id).and_then(|entry| entry.location.uid) else { continue };
+            let index = self.folder(folder);
+            if index.is_from_stale_block(uid) {
+                index.hide(uid.number, id);
+                index.departed(uid.number);
+                self.unnumbered.insert(id);
+            }
+        }
+    }
+
+    /// Hands over a block that was just reserved for this manager.
+    pub fn add_block(&mut self, folder: FolderId, block: UidBlock) {
+        self.folder(folder).add_block(block);
+    }
+
+    /// How many UIDs to reserve in each folder before [`MailboxIndex::number`] can serve everything.
+    pub fn uids_wanted(&self, folders: &FolderTable) -> BTreeMap<FolderId, u32> {
+        let mut wanted: BTreeMap<FolderId, u32> = BTreeMap::new();
+        for id in &self.unnumbered {
+            let Some(entry) = self.entries.get(id) else { continue };
+            match destination(entry, folders) {
+                Destination::Folder(folder) => *wanted.entry(folder).or_default() += 1,
+                Destination::Gone => {}
+            }
+        }
+        wanted.retain(|folder, count| *count > self.folders.get(folder).map_or(0, FolderIndex::available));
+        wanted
+    }
+
+    /// True if [`MailboxIndex::number`] would have something to do.
+    pub fn has_unsettled(&self) -> bool {
+        !self.unnumbered.is_empty() || !self.unstamped.is_empty()
+    }
+
+    /// Plan: UIDs and MODSEQs for everything that waits for them, as far as the reserved blocks reach.
+    pub fn number(&mut self, at: Timestamp, folders: &FolderTable) -> Vec<Entry> {
+        let mut plan = Vec::new();
+        for id in std::mem::take(&mut self.unstamped) {
+            if self.unnumbered.contains(&id) {
+                continue;
+            }
+            if let Some(entry) = self.entries.get(&id) {
+                let mut entry = entry.clone();
+                entry.modseq = at.ticks;
+                plan.push(entry);
+            }
+        }
+        for id in self.unnumbered.clone() {
+            let Some(mut entry) = self.entries.get(&id).cloned() else { continue };
+            match destination(&entry, folders) {
+                Destination::Gone => entry.expunged = Some(at),
+                Destination::Folder(folder) => {
+                    let Some(number) = self.folder(folder).take_uid() else { continue };
+                    // A number given up and a number given again belong to different writes of the folder
+                    // register only if the folder changed; else the higher number wins the merge, and it is
+                    // higher, because numbers only rise.
+                    if folder != entry.location.folder {
+                        entry.location = Location { folder, at, uid: None };
+                    }
+                    entry.location.uid = Some(Uid { number, assigned: at });
+                }
+            }
+            entry.modseq = at.ticks;
+            plan.push(entry);
+        }
+        plan
+    }
+
+    /// Makes planned entries visible once they are durable. Returns the folders that changed.
+    pub fn commit(&mut self, plan: Vec<Entry>) -> BTreeSet<FolderId> {
+        let mut changed = BTreeSet::new();
+        for mut after in plan {
+            if let Some(before) = self.entries.get(&after.id).cloned() {
+                after.merge(&before);
+                if self.is_visible(&before) {
+                    changed.insert(before.location.folder);
+                    if after.is_live() && same_place(&before, &after) {
+                        self.hide(&before);
+                    } else {
+                        self.take_away(&before);
+                    }
+                }
+            }
+            let id = after.id;
+            self.unnumbered.remove(&id);
+            let folder = self.folder(after.location.folder);
+            folder.note_modseq(after.modseq);
+            match after.location.uid.filter(|_| after.is_live()) {
+                Some(uid) => folder.show(uid.number, id),
+                None if after.is_live() => {
+                    self.unnumbered.insert(id);
+                }
+                None => {}
+            }
+            changed.insert(after.location.folder);
+            self.entries.insert(id, after);
+        }
+        changed
+    }
+
+    fn hide(&mut self, entry: &Entry) {
+        if let Some(uid) = entry.location.uid {
+            self.folder(entry.location.folder).hide(uid.number, entry.id);
+        }
+    }
+
+    /// Puts back in line what a plan took from the line and could not make durable.
+    pub fn abandon(&mut self, plan: &[Entry]) {
+        for id in plan.iter().map(|entry| entry.id) {
+            if self.entries.contains_key(&id) && !self.unnumbered.contains(&id) {
+                self.unstamped.insert(id);
+            }
+        }
+    }
+}
+
+fn same_place(before: &Entry, after: &Entry) -> bool {
+    before.location.folder == after.location.folder
+        && before.location.uid.map(|uid| uid.number) == after.location.uid.map(|uid| uid.number)
+}
+
+enum Destination {
+    Folder(FolderId),
+    Gone,
+}
+
+/// Where an entry without a UID belongs (DESIGN 4, on deleted folders).
+fn destination(entry: &Entry, folders: &FolderTable) -> Destination {
+    let folder = entry.location.folder;
+    if folders.live.contains(&folder) {
+        return Destination::Folder(folder);
+    }
+    match folders.deleted.get(&folder) {
+        Some(deleted) if entry.location.at < *deleted => Destination::Gone,
+        _ => Destination::Folder(FolderId::INBOX),
+    }
+}
+
+#[cfg(test)]
+mod tests;
