@@ -193,7 +193,8 @@ impl MailboxIndex {
     }
 
     /// How many UIDs to reserve in each folder before [`MailboxIndex::number`] can serve everything.
-    pub fn uids_wanted(&self, folders: &FolderTable) -> BTreeMap<FolderId, u32> {
+    pub fn uids_wanted(&mut self, folders: &FolderTable) -> BTreeMap<FolderId, u32> {
+        self.unsettle_deleted(folders);
         let mut wanted: BTreeMap<FolderId, u32> = BTreeMap::new();
         for id in &self.unnumbered {
             let Some(entry) = self.entries.get(id) else { continue };
@@ -206,14 +207,26 @@ impl MailboxIndex {
         wanted
     }
 
-    /// True if [`MailboxIndex::number`] would have something to do.
-    pub fn has_unsettled(&self) -> bool {
-        !self.unnumbered.is_empty() || !self.unstamped.is_empty()
+    /// True if a message waits for a UID in a folder that the table does not know at all: it may be newer than
+    /// the table, so get a fresh one before [`MailboxIndex::number`] sends the message to INBOX.
+    pub fn names_unknown_folder(&self, folders: &FolderTable) -> bool {
+        let waiting = self.unnumbered.iter().filter_map(|id| self.entries.get(id));
+        waiting
+            .map(|entry| entry.location.folder)
+            .any(|folder| !folders.live.contains(&folder) && !folders.deleted.contains_key(&folder))
     }
 
-    /// Plan: UIDs and MODSEQs for everything that waits for them, as far as the reserved blocks reach.
+    /// True if [`MailboxIndex::number`] would have something to do.
+    pub fn has_unsettled(&self, folders: &FolderTable) -> bool {
+        let in_deleted = |folder| self.folders.get(folder).is_some_and(|index| !index.by_uid.is_empty());
+        !self.unnumbered.is_empty() || !self.unstamped.is_empty() || folders.deleted.keys().any(in_deleted)
+    }
+
+    /// Plan: UIDs and MODSEQs for everything that waits for them, as far as the reserved blocks reach; messages
+    /// of deleted folders are expunged or moved to INBOX.
     pub fn number(&mut self, at: Timestamp, folders: &FolderTable) -> Vec<Entry> {
         let mut plan = Vec::new();
+        self.unsettle_deleted(folders);
         for id in std::mem::take(&mut self.unstamped) {
             if self.unnumbered.contains(&id) {
                 continue;
@@ -243,6 +256,14 @@ impl MailboxIndex {
             plan.push(entry);
         }
         plan
+    }
+
+    fn unsettle_deleted(&mut self, folders: &FolderTable) {
+        for folder in folders.deleted.keys() {
+            if let Some(index) = self.folders.get_mut(folder) {
+                self.unnumbered.extend(std::mem::take(&mut index.by_uid).into_values());
+            }
+        }
     }
 
     /// Makes planned entries visible once they are durable. Returns the folders that changed.

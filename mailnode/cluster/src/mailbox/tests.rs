@@ -42,7 +42,7 @@ fn messages_get_ascending_uids_in_order_of_arrival_and_none_before_a_block_is_re
     assert_eq!(number(&mut index, 61).len(), 2);
     assert_eq!(uids(&index, INBOX), [(1, 11), (2, 12)]);
     assert_eq!(index.view(INBOX).uid_next, 13);
-    assert!(!index.has_unsettled());
+    assert!(!index.has_unsettled(&folders()));
 }
 
 #[test]
@@ -212,7 +212,21 @@ fn an_abandoned_plan_is_planned_again() {
     index.learn(entry(1, stamp(1, 1)));
     let plan = index.number(stamp(200, 1), &folders());
     index.abandon(&plan);
-    assert!(index.has_unsettled());
+    assert!(index.has_unsettled(&folders()));
     assert_eq!(number(&mut index, 201).len(), 1);
     assert_eq!(uids(&index, INBOX).len(), 1);
+}
+
+#[test]
+fn deleting_a_folder_expunges_what_was_in_it() {
+    let mut index = index(1);
+    index.add_block(WORK, UidBlock { first: 1, last: 10, reserved: stamp(201, 1) });
+    let moved = index.plan_move(INBOX, &[1], WORK, stamp(203, 1)).unwrap();
+    index.commit(moved.entries);
+    let table = FolderTable { live: [INBOX].into(), deleted: [(WORK, stamp(300, 1))].into() };
+    assert!(index.has_unsettled(&table));
+    let plan = index.number(stamp(301, 1), &table);
+    index.commit(plan);
+    assert!(!index.entry(EntryId(1)).unwrap().is_live());
+    assert!(!index.has_unsettled(&table));
 }

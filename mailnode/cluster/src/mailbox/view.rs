@@ -29,14 +29,15 @@ pub enum Changes<'a> {
 impl MailboxIndex {
     /// Looks at a folder without promising anything to anybody (STATUS).
     pub fn view(&self, folder: FolderId) -> FolderView<'_> {
-        let Some(index) = self.folders.get(&folder) else {
-            return FolderView { uid_next: 1, highest_modseq: 1, messages: Vec::new() };
-        };
-        FolderView {
-            uid_next: index.uid_next(),
-            highest_modseq: index.highest_modseq.max(1),
-            messages: index.by_uid.values().filter_map(|id| self.entries.get(id)).collect(),
-        }
+        let (uid_next, highest_modseq) = self.marks(folder);
+        let ids = self.folders.get(&folder).into_iter().flat_map(|index| index.by_uid.values());
+        let messages = ids.filter_map(|id| self.entries.get(id)).collect();
+        FolderView { uid_next, highest_modseq, messages }
+    }
+
+    /// UIDNEXT and HIGHESTMODSEQ of a folder.
+    pub fn marks(&self, folder: FolderId) -> (u32, u64) {
+        self.folders.get(&folder).map_or((1, 1), |index| (index.uid_next(), index.highest_modseq.max(1)))
     }
 
     /// Shows a folder to a session: from now on no message may appear below its highest UID.

@@ -1,0 +1,111 @@
+//! The admin HTTP API (axum), the same on every node: accounts, domains, aliases, the cluster's state. Described
+//! by `openapi.json`. Everything under `/v1` needs the token of `admin.tokenFile`; health and metrics do not.
+
+mod cluster;
+mod directory;
+mod health;
+
+pub use self::cluster::ClusterStatus;
+pub use self::directory::{Alias, NewDomain, NewPassword, NewUser, User};
+use crate::node::Node;
+use crate::wire::Failure;
+use axum::Json;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, put};
+use serde::Serialize;
+use std::sync::Arc;
+
+/// The description that `/openapi.json` serves.
+pub const OPENAPI: &str = include_str!("openapi.json");
+
+#[derive(Clone)]
+pub struct AdminState {
+    pub node: Arc<Node>,
+    /// Hash of the token, so that a comparison leaks nothing by its time.
+    token: Arc<[u8; 32]>,
+}
+
+/// An error, as every path answers it.
+#[derive(Serialize)]
+struct ErrorBody {
+    error: String,
+}
+
+/// A [`Failure`] as HTTP.
+pub struct ApiError(Failure);
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        Self(failure)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = match &self.0 {
+            Failure::NotFound => StatusCode::NOT_FOUND,
+            Failure::AlreadyExists => StatusCode::CONFLICT,
+            Failure::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Failure::BadCredentials => StatusCode::UNAUTHORIZED,
+            Failure::OverQuota => StatusCode::INSUFFICIENT_STORAGE,
+            Failure::NotManager(_) | Failure::Temporary(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        (status, Json(ErrorBody { error: self.0.to_string() })).into_response()
+    }
+}
+
+pub fn router(node: Arc<Node>, token: &str) -> Router {
+    let token = Arc::new(*blake3::hash(token.as_bytes()).as_bytes());
+    let state = AdminState { node, token };
+    let authenticated = Router::new()
+        .route("/v1/users", get(directory::list_users).post(directory::add_user))
+        .route("/v1/users/{address}", get(directory::show_user).delete(directory::remove_user))
+        .route("/v1/users/{address}/password", put(directory::set_password))
+        .route("/v1/domains", get(directory::list_domains).post(directory::add_domain))
+        .route("/v1/domains/{domain}", axum::routing::delete(directory::remove_domain))
+        .route("/v1/aliases", get(directory::list_aliases).post(directory::add_alias))
+        .route("/v1/aliases/{address}", axum::routing::delete(directory::remove_alias))
+        .route("/v1/cluster", get(cluster::status))
+        .layer(middleware::from_fn_with_state(state.clone(), authenticate));
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) }))
+        .merge(authenticated)
+        .with_state(state)
+}
+
+async fn authenticate(State(state): State<AdminState>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    // blake3::Hash compares in constant time.
+    if blake3::hash(given.as_bytes()) == blake3::Hash::from_bytes(*state.token) {
+        next.run(request).await
+    } else {
+        let body = ErrorBody { error: "wrong or no admin token (Authorization: Bearer ...)".into() };
+        (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], Json(body)).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_described() {
+        let described: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
+        let source = include_str!("mod.rs");
+        let routes = source.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")?.split('"').next());
+        let mut count = 0;
+        for route in routes.filter(|route| *route != "/openapi.json") {
+            assert!(described["paths"].get(route).is_some(), "{route} is not described");
+            count += 1;
+        }
+        assert_eq!(count, described["paths"].as_object().unwrap().len());
+    }
+}

@@ -1,0 +1,114 @@
+//! Commands that start nodes, and what belongs to their configuration.
+
+use super::CliError;
+use crate::config::{Config, EXAMPLE, LogConfig, LogFormat};
+use crate::dev;
+use crate::running::{self, Credentials};
+use clap::{Args, Subcommand};
+use lease::SharedDirectory;
+use std::path::{Path, PathBuf};
+use tracing_subscriber::EnvFilter;
+
+#[derive(Args)]
+pub struct DevOptions {
+    /// Number of nodes.
+    #[arg(long, default_value_t = 3)]
+    pub nodes: usize,
+    /// Copies of each message; all must be on disk before the sender gets its 250.
+    #[arg(long, default_value_t = 2)]
+    pub replicas: usize,
+    /// Soft bound on the number of nodes that hold one user's mail.
+    #[arg(long, default_value_t = 2)]
+    pub spread: usize,
+    /// Where mail, certificates and passwords are kept.
+    #[arg(long, default_value = "prickle-dev")]
+    pub data: PathBuf,
+    /// Failure domains, given to the nodes in turn.
+    #[arg(long, value_delimiter = ',')]
+    pub zones: Vec<String>,
+    /// The first node's ports begin here, the next node's 100 higher.
+    #[arg(long, default_value_t = 10_000)]
+    pub base_port: u16,
+    /// Filter of the log.
+    #[arg(long, default_value = "warn")]
+    pub log: String,
+}
+
+#[derive(Subcommand)]
+pub enum ConfigCommand {
+    /// Check a configuration, and that the files it names can be read.
+    Check {
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Print a documented example.
+    Example,
+}
+
+fn log(config: &LogConfig) -> Result<(), CliError> {
+    let filter = EnvFilter::try_new(&config.filter)
+        .map_err(|error| CliError::new(format!("log.filter: {error}")))?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let installed = match config.format {
+        LogFormat::Text => subscriber.with_ansi(false).try_init(),
+        LogFormat::Json => subscriber.json().try_init(),
+    };
+    installed.map_err(CliError::new)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::new)
+}
+
+/// Resolves on Ctrl-C and on SIGTERM, which is how Kubernetes stops a pod.
+async fn asked_to_stop() -> Result<(), CliError> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .map_err(CliError::new)?;
+    tokio::select! {
+        outcome = tokio::signal::ctrl_c() => outcome.map_err(CliError::new),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+pub fn serve(path: &Path) -> Result<(), CliError> {
+    let config = Config::load(path).map_err(CliError::new)?;
+    log(&config.log)?;
+    let credentials = Credentials::load(&config).map_err(CliError::new)?;
+    runtime()?.block_on(async {
+        let leases = SharedDirectory::new(&config.cluster.leases.directory)
+            .map_err(|error| CliError::new(format!("cluster.leases.directory: {error}")))?;
+        let node = running::start(&config, credentials, leases).await.map_err(CliError::new)?;
+        tracing::info!(node = config.name, id = %node.node.id, "started");
+        asked_to_stop().await?;
+        tracing::info!("stopping");
+        node.stop().await;
+        Ok(())
+    })
+}
+
+pub fn dev(options: DevOptions) -> Result<(), CliError> {
+    log(&LogConfig { filter: options.log.clone(), format: LogFormat::Text })?;
+    runtime()?.block_on(async {
+        let cluster = dev::start(&options).await.map_err(CliError::new)?;
+        println!("{}", cluster.describe());
+        asked_to_stop().await?;
+        println!("stopping");
+        cluster.stop().await;
+        Ok(())
+    })
+}
+
+pub fn config(command: ConfigCommand) -> Result<(), CliError> {
+    match command {
+        ConfigCommand::Example => {
+            print!("{EXAMPLE}");
+            Ok(())
+        }
+        ConfigCommand::Check { config: path } => {
+            let config = Config::load(&path).map_err(CliError::new)?;
+            Credentials::load(&config).map_err(CliError::new)?;
+            println!("{}: good", path.display());
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What the types cannot say about a configuration.
+
+use super::{Config, Listeners};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{path}: {error}")]
+    Read { path: PathBuf, error: String },
+    /// The YAML parser's message names the field and the line.
+    #[error("{0}")]
+    Syntax(String),
+    #[error("{field}: {problem}")]
+    Field { field: &'static str, problem: String },
+}
+
+fn refuse(field: &'static str, problem: impl Into<String>) -> ConfigError {
+    ConfigError::Field { field, problem: problem.into() }
+}
+
+impl Listeners {
+    /// All that are on, with their names in the configuration.
+    pub fn all(&self) -> Vec<(&'static str, SocketAddr)> {
+        let optional = [
+            ("listeners.smtp", self.smtp),
+            ("listeners.submission", self.submission),
+            ("listeners.submissions", self.submissions),
+            ("listeners.lmtp", self.lmtp),
+            ("listeners.imap", self.imap),
+            ("listeners.imaps", self.imaps),
+            ("listeners.pop3", self.pop3),
+            ("listeners.pop3s", self.pop3s),
+        ];
+        let fixed = [("listeners.rpc", self.rpc), ("listeners.http", self.http)];
+        let given = optional.into_iter().filter_map(|(name, address)| Some((name, address?)));
+        fixed.into_iter().chain(given).collect()
+    }
+}
+
+pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
+    let label = |text: &str| {
+        !text.is_empty()
+            && text.len() <= 63
+            && !text.starts_with('-')
+            && !text.ends_with('-')
+            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    };
+    if !label(&config.name) {
+        return Err(refuse("name", "must be 1 to 63 lower-case letters, digits or hyphens (a DNS label)"));
+    }
+    if !label(&config.cluster.name) {
+        return Err(refuse("cluster.name", "must be 1 to 63 lower-case letters, digits or hyphens (a DNS label)"));
+    }
+    if !(1..=7).contains(&config.replication.factor) {
+        return Err(refuse("replication.factor", "must be 1 to 7 copies"));
+    }
+    if config.replication.min_copies == 0 || config.replication.min_copies > config.replication.factor {
+        return Err(refuse("replication.minCopies", "must be 1 to replication.factor"));
+    }
+    if !(1..=1000).contains(&config.spread) {
+        return Err(refuse("spread", "must be 1 to 1000 nodes"));
+    }
+    if !(1..=7).contains(&config.user_database.embedded.replicas) {
+        return Err(refuse("userDatabase.embedded.replicas", "must be 1 to 7"));
+    }
+    if !(1..=3600).contains(&config.cluster.max_clock_skew_seconds) {
+        return Err(refuse("cluster.maxClockSkewSeconds", "must be 1 to 3600 seconds"));
+    }
+    if !(1024..=256 << 20).contains(&config.limits.message_bytes) {
+        return Err(refuse("limits.messageBytes", "must be 1 KiB to 256 MiB"));
+    }
+    if !(100..=100_000).contains(&config.limits.recipients) {
+        return Err(refuse("limits.recipients", "must be 100 (RFC 5321 4.5.3.1.8) to 100000"));
+    }
+    if config.limits.connections == 0 {
+        return Err(refuse("limits.connections", "must be at least 1"));
+    }
+    if config.limits.idle_seconds < 30 {
+        return Err(refuse("limits.idleSeconds", "must be at least 30; IMAP wants 1800 (RFC 9051 5.4)"));
+    }
+    let mut seen: HashMap<SocketAddr, &str> = HashMap::new();
+    for (field, address) in config.listeners.all() {
+        if address.port() == 0 {
+            return Err(refuse(field, "needs a port: peers and clients must know it"));
+        }
+        if let Some(other) = seen.insert(address, field) {
+            return Err(refuse(field, format!("{address} is already {other}")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! `node.yaml`: everything that `mailnode serve` needs to know. Unknown fields, wrong types and values that
+//! cannot work are refused at start with an error that names the field. `config/example.yaml` documents every
+//! field and is itself checked by a test.
+
+mod check;
+
+pub use check::ConfigError;
+
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// The documented example that `mailnode config example` prints.
+pub const EXAMPLE: &str = include_str!("example.yaml");
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Config {
+    pub name: String,
+    pub data_directory: PathBuf,
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// What SMTP and IMAP greet with; the node's name if absent.
+    #[serde(default)]
+    pub host_name: Option<String>,
+    pub cluster: ClusterConfig,
+    #[serde(default)]
+    pub replication: ReplicationConfig,
+    #[serde(default = "default_spread")]
+    pub spread: usize,
+    #[serde(default)]
+    pub user_database: UserDatabaseConfig,
+    pub listeners: Listeners,
+    #[serde(default)]
+    pub tls: Option<TlsFiles>,
+    pub admin: AdminConfig,
+    #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ClusterConfig {
+    pub name: String,
+    pub secret_file: PathBuf,
+    pub leases: LeasesConfig,
+    pub tls: ClusterTls,
+    /// Address that peers connect to, `host:port`; that of `listeners.rpc` if absent.
+    #[serde(default)]
+    pub advertise: Option<String>,
+    #[serde(default = "default_clock_skew")]
+    pub max_clock_skew_seconds: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct LeasesConfig {
+    pub directory: PathBuf,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ClusterTls {
+    pub ca: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct TlsFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct ReplicationConfig {
+    pub factor: usize,
+    pub min_copies: usize,
+}
+
+impl Default for ReplicationConfig {
+    fn default() -> Self {
+        Self { factor: 2, min_copies: 2 }
+    }
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct UserDatabaseConfig {
+    pub embedded: EmbeddedConfig,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct EmbeddedConfig {
+    pub replicas: usize,
+}
+
+impl Default for EmbeddedConfig {
+    fn default() -> Self {
+        Self { replicas: 3 }
+    }
+}
+
+/// An absent listener is off, except `rpc` and `http`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Listeners {
+    pub rpc: SocketAddr,
+    pub http: SocketAddr,
+    #[serde(default)]
+    pub smtp: Option<SocketAddr>,
+    #[serde(default)]
+    pub submission: Option<SocketAddr>,
+    #[serde(default)]
+    pub submissions: Option<SocketAddr>,
+    #[serde(default)]
+    pub lmtp: Option<SocketAddr>,
+    #[serde(default)]
+    pub imap: Option<SocketAddr>,
+    #[serde(default)]
+    pub imaps: Option<SocketAddr>,
+    #[serde(default)]
+    pub pop3: Option<SocketAddr>,
+    #[serde(default)]
+    pub pop3s: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct AdminConfig {
+    pub token_file: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Limits {
+    pub message_bytes: u64,
+    pub recipients: usize,
+    pub connections: usize,
+    pub idle_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { message_bytes: 50 * 1024 * 1024, recipients: 1_000, connections: 10_000, idle_seconds: 1_860 }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct LogConfig {
+    /// Filter of the `tracing` crate.
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "info".into(), format: LogFormat::Text }
+    }
+}
+
+const fn default_spread() -> usize {
+    2
+}
+
+const fn default_clock_skew() -> u64 {
+    5
+}
+
+impl Config {
+    /// Reads and checks a file. Relative paths are relative to the file's directory.
+    ///
+    /// # Errors
+    /// Names the field and says what would be right.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Read { path: path.to_owned(), error: error.to_string() })?;
+        let mut config = Self::parse(&text)?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        config.resolve(base);
+        Ok(config)
+    }
+
+    /// Parses and checks the text, without touching any file that it names.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self =
+            serde_yaml::from_str(text).map_err(|error| ConfigError::Syntax(error.to_string()))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What the types cannot say.
+    ///
+    /// # Errors
+    /// Names the field.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        check::check(self)
+    }
+
+    fn resolve(&mut self, base: &Path) {
+        let tls = self.tls.as_mut().map(|tls| [&mut tls.certificate, &mut tls.key]);
+        let paths = [
+            &mut self.data_directory,
+            &mut self.cluster.secret_file,
+            &mut self.cluster.leases.directory,
+            &mut self.cluster.tls.ca,
+            &mut self.cluster.tls.certificate,
+            &mut self.cluster.tls.key,
+            &mut self.admin.token_file,
+        ];
+        for path in paths.into_iter().chain(tls.into_iter().flatten()) {
+            *path = base.join(&*path);
+        }
+    }
+
+    pub fn host_name(&self) -> &str {
+        self.host_name.as_deref().unwrap_or(&self.name)
+    }
+
+    pub fn advertised_rpc(&self) -> String {
+        self.cluster.advertise.clone().unwrap_or_else(|| self.listeners.rpc.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_is_valid_and_shows_the_defaults() {
+        let config = Config::parse(EXAMPLE).unwrap();
+        assert_eq!(config.replication.factor, ReplicationConfig::default().factor);
+        assert_eq!(config.limits.message_bytes, Limits::default().message_bytes);
+        assert_eq!(config.limits.idle_seconds, Limits::default().idle_seconds);
+        assert_eq!(config.spread, default_spread());
+        assert_eq!(config.cluster.max_clock_skew_seconds, default_clock_skew());
+    }
+
+    fn error_of(from: &str, to: &str) -> String {
+        let text = EXAMPLE.replacen(from, to, 1);
+        assert_ne!(text, EXAMPLE, "{from} is not in the example");
+        Config::parse(&text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        assert!(error_of("factor: 2", "factor: 0").contains("replication.factor"));
+        assert!(error_of("minCopies: 2", "minCopies: 3").contains("replication.minCopies"));
+        assert!(error_of("spread: 2", "spread: 0").contains("spread"));
+        assert!(error_of("name: node-1", "name: 'no spaces please'").contains("name"));
+        assert!(error_of("smtp: 127.0.0.1:2501", "smtp: nonsense").contains("listeners.smtp"));
+        assert!(error_of("zone:", "zoone:").contains("zoone"));
+        assert!(error_of("imap: 127.0.0.1:1431", "imap: 127.0.0.1:2501").contains("listeners.imap"));
+        assert!(error_of("dataDirectory: ./data/node-1", "").contains("dataDirectory"));
+    }
+}

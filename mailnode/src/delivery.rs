@@ -1,0 +1,191 @@
+//! Delivery of a new message to its recipients' replicas (DESIGN 2): placement, durable copies, notice to the
+//! managers. The same for SMTP, LMTP and IMAP APPEND.
+
+use crate::clock::{new_entry_id, wall_seconds};
+use crate::node::Node;
+use crate::wire::{Failure, PendingEntry, Request, Response};
+use bytes::Bytes;
+use cluster::{
+    Entry, EntryId, Flag, FolderId, Location, MailMap, NodeId, Progress, Register, ReplicaWrite, StoreCall,
+    Timestamp, UserId, placement,
+};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A replica that has not acknowledged by now is replaced (and its late answer still counts).
+const SLOW: Duration = Duration::from_millis(800);
+/// A replica that has not answered by now never will.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// Where one copy of a message goes.
+#[derive(Clone, Debug)]
+pub struct Recipient {
+    pub user: UserId,
+    pub mail_map: MailMap,
+    pub folder: FolderId,
+    pub flags: Vec<Flag>,
+    /// Unix seconds; now if absent.
+    pub internal_date: Option<i64>,
+}
+
+/// Delivers one message. For each recipient: the entry that is on `minCopies` disks now, or why not.
+pub async fn deliver(node: &Arc<Node>, recipients: Vec<Recipient>, body: &[u8]) -> Vec<Result<Entry, Failure>> {
+    let sealed = match node.keys.seal(body) {
+        Ok(sealed) => sealed,
+        Err(error) => return recipients.iter().map(|_| Err(Failure::Temporary(error.to_string()))).collect(),
+    };
+    let at = node.clock.now();
+    let entries: Vec<Entry> = recipients
+        .iter()
+        .map(|recipient| Entry {
+            id: new_entry_id(),
+            user: recipient.user,
+            blob: sealed.blob.clone(),
+            internal_date: recipient.internal_date.unwrap_or_else(wall_seconds),
+            location: Location { folder: recipient.folder, at, uid: None },
+            flags: recipient.flags.iter().map(|flag| (flag.clone(), Register::new(true, at))).collect::<BTreeMap<_, _>>(),
+            modseq: 0,
+            replicas: Register::new(Vec::new(), at),
+            expunged: None,
+        })
+        .collect();
+    let orders = recipients
+        .iter()
+        .map(|recipient| {
+            let candidates = node.topology.candidates(recipient.user);
+            let copies = node.settings.replication.factor;
+            placement::choose(node.settings.placement, copies, &candidates, &recipient.mail_map, rand::random())
+        })
+        .collect();
+    let outcomes = write(node, entries, orders, sealed.ciphertext).await;
+    let durable: Vec<Entry> = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).cloned().collect();
+    node.metrics.delivered.inc_by(durable.len() as u64);
+    outcomes
+}
+
+/// The shell around [`ReplicaWrite`].
+async fn write(
+    node: &Arc<Node>,
+    mut entries: Vec<Entry>,
+    orders: Vec<Vec<NodeId>>,
+    body: Bytes,
+) -> Vec<Result<Entry, Failure>> {
+    let replication = node.settings.replication;
+    let mut write = ReplicaWrite::new(replication.factor, replication.min_copies, orders);
+    let mut running = FuturesUnordered::new();
+    let mut timers = FuturesUnordered::new();
+    let mut first = true;
+    loop {
+        let calls = write.next_calls();
+        if !calls.is_empty() {
+            if !first {
+                node.metrics.replaced_replicas.inc_by(calls.len() as u64);
+            }
+            // A replacement changes the replica set: the new version is later than what the others were sent.
+            let at = if first { None } else { Some(node.clock.now()) };
+            first = false;
+            set_replicas(&write, &mut entries, at);
+        }
+        for call in calls {
+            let pending = call.recipients.iter().filter_map(|&index| {
+                let entry = entries.get(index)?.clone();
+                let told = entry.replicas.value.iter().copied().chain(write.given_up(index));
+                let pending: HashSet<NodeId> = told.filter(|&other| other != call.node).collect();
+                Some(PendingEntry { entry, pending: pending.into_iter().collect() })
+            });
+            let request = Request::Store { entries: pending.collect() };
+            let (node, body) = (node.clone(), body.clone());
+            timers.push(slow_timer(call.clone()));
+            running.push(async move {
+                let outcome = node.call_with(call.node, request, body, DEADLINE).await;
+                (call, matches!(outcome, Ok((Response::Done, _))))
+            });
+        }
+        if write.is_decided() {
+            break;
+        }
+        tokio::select! {
+            Some((call, stored)) = running.next() => {
+                if stored { write.acked(&call) } else { write.failed(&call) }
+            }
+            Some(call) = timers.next() => write.slow(&call),
+            else => break,
+        }
+    }
+    retire(node, &write, &entries);
+    finish_in_background(node, write.clone(), entries.clone(), running);
+    entries
+        .into_iter()
+        .enumerate()
+        .map(|(index, entry)| match write.progress(index) {
+            Progress::Durable => Ok(entry),
+            _ => Err(Failure::Temporary("too few nodes could store the message; try again later".into())),
+        })
+        .collect()
+}
+
+async fn slow_timer(call: StoreCall) -> StoreCall {
+    tokio::time::sleep(SLOW).await;
+    call
+}
+
+fn set_replicas(write: &ReplicaWrite, entries: &mut [Entry], at: Option<Timestamp>) {
+    for (index, entry) in entries.iter_mut().enumerate() {
+        let replicas = write.replicas(index);
+        if entry.replicas.value != replicas {
+            entry.replicas = Register::new(replicas, at.unwrap_or(entry.replicas.at));
+        }
+    }
+}
+
+/// Tells the holders of the final version about each other. Holders of an earlier one (they were sent another
+/// replica set) learn the final one from the update log of the replacement.
+fn retire(node: &Arc<Node>, write: &ReplicaWrite, entries: &[Entry]) {
+    for (index, entry) in entries.iter().enumerate() {
+        if write.given_up(index).is_empty() {
+            let digest = entry.digest();
+            let holders: Vec<_> = write.holders(index).into_iter().map(|holder| (holder, digest)).collect();
+            node.replication.retire(entry, &holders);
+        }
+    }
+}
+
+/// Copies beyond `minCopies` are finished after the sender has its answer.
+fn finish_in_background<F>(
+    node: &Arc<Node>,
+    mut write: ReplicaWrite,
+    entries: Vec<Entry>,
+    mut running: FuturesUnordered<F>,
+) where
+    F: Future<Output = (StoreCall, bool)> + Send + 'static,
+{
+    if running.is_empty() {
+        return;
+    }
+    let node = node.clone();
+    tokio::spawn(async move {
+        while let Some((call, stored)) = running.next().await {
+            if stored {
+                write.acked(&call);
+            } else {
+                write.failed(&call);
+            }
+        }
+        retire(&node, &write, &entries);
+    });
+}
+
+/// An entry that was stored but must not stay: the client was told that it failed.
+pub async fn take_back(node: &Arc<Node>, entry: &Entry) {
+    let mut gone = entry.clone();
+    gone.expunged = Some(node.clock.now());
+    node.replication.push(node, vec![gone]).await;
+}
+
+/// Ids of entries, for logs.
+pub fn ids(entries: &[Entry]) -> Vec<EntryId> {
+    entries.iter().map(|entry| entry.id).collect()
+}

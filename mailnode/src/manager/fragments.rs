@@ -1,0 +1,91 @@
+//! Mail maps of the users of a bucket, rebuilt by asking the members which users of the bucket they hold
+//! fragments for (soft-state reconstruction, DESIGN 5). A member is asked once in each of its lives; the answer
+//! for a bucket costs its share of users, whatever the size of the cluster.
+
+use super::lock;
+use crate::node::Node;
+use crate::wire::{Request, Response};
+use cluster::{Bucket, Entry, Incarnation, MailMap, NodeId, UserId};
+use futures_util::future::join_all;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Buckets asked for in one call.
+const BATCH: usize = 256;
+const DEADLINE: Duration = Duration::from_secs(2);
+
+#[derive(Default)]
+pub struct BucketKnowledge {
+    buckets: Mutex<HashMap<Bucket, BucketMaps>>,
+}
+
+#[derive(Default)]
+struct BucketMaps {
+    /// Members whose answer is in `maps`.
+    asked: HashMap<NodeId, Incarnation>,
+    maps: HashMap<UserId, MailMap>,
+}
+
+impl BucketKnowledge {
+    /// A replica stored an entry.
+    pub fn add(&self, entry: &Entry) {
+        let mut buckets = lock(&self.buckets);
+        let bucket = buckets.entry(Bucket::of_user(entry.user)).or_default();
+        let map = bucket.maps.entry(entry.user).or_default();
+        for &node in &entry.replicas.value {
+            map.add(node);
+        }
+    }
+
+    /// The user's mail map, complete as far as the members that can be reached are concerned.
+    pub async fn mail_map(&self, node: &Arc<Node>, user: UserId) -> MailMap {
+        let bucket = Bucket::of_user(user);
+        self.ask(node, &[bucket]).await;
+        let buckets = lock(&self.buckets);
+        buckets.get(&bucket).and_then(|bucket| bucket.maps.get(&user)).cloned().unwrap_or_default()
+    }
+
+    /// After a change of view: drops buckets that are not ours, asks for those we gained.
+    pub async fn rebuild(&self, node: &Arc<Node>, again: bool) {
+        let state = node.topology.now();
+        let ours: Vec<Bucket> = state.user_map.buckets_of(node.id).collect();
+        {
+            let mut buckets = lock(&self.buckets);
+            buckets.retain(|bucket, _| state.user_map.manager(*bucket) == Some(node.id));
+            if again {
+                buckets.values_mut().for_each(|bucket| bucket.asked.clear());
+            }
+        }
+        for batch in ours.chunks(BATCH) {
+            self.ask(node, batch).await;
+        }
+    }
+
+    /// Asks every readable member that was not asked yet for the users of these buckets.
+    async fn ask(&self, node: &Arc<Node>, wanted: &[Bucket]) {
+        let calls = node.topology.readable().into_iter().filter_map(|(member, incarnation)| {
+            let buckets: Vec<Bucket> = {
+                let known = lock(&self.buckets);
+                let asked = |bucket: &Bucket| {
+                    known.get(bucket).is_some_and(|maps| maps.asked.get(&member) == Some(&incarnation))
+                };
+                wanted.iter().copied().filter(|bucket| !asked(bucket)).collect()
+            };
+            (!buckets.is_empty()).then_some((member, incarnation, buckets))
+        });
+        let calls: Vec<_> = calls.collect();
+        join_all(calls.into_iter().map(|(member, incarnation, buckets)| async move {
+            let request = Request::Users { buckets: buckets.clone() };
+            let Ok(Response::Users(users)) = node.call(member, request, DEADLINE).await else { return };
+            let mut known = lock(&self.buckets);
+            for (user, bucket) in users {
+                known.entry(bucket).or_default().maps.entry(user).or_default().add(member);
+            }
+            for bucket in buckets {
+                known.entry(bucket).or_default().asked.insert(member, incarnation);
+            }
+        }))
+        .await;
+    }
+}

@@ -1,0 +1,241 @@
+//! A mailbox's index and how it is brought up to date: fragments fetched, UIDs reserved and given, changes made
+//! durable, watchers told.
+
+use super::{UserCell, lock};
+use crate::node::Node;
+use crate::wire::{Failure, Numbered, Request, Response};
+use cluster::{Entry, FolderId, Incarnation, MailboxIndex, NodeId, UserId};
+use directory::Profile;
+use futures_util::future::join_all;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const FRAGMENT_DEADLINE: Duration = Duration::from_secs(5);
+/// UIDs reserved at once; an unused rest is lost, which costs nothing.
+const UID_BLOCK: u32 = 1_000;
+/// A node that stands in for the manager cannot know what the manager does: it looks again this often.
+const STAND_IN_FRESHNESS: Duration = Duration::from_millis(500);
+/// How long an operation waits for what it needs to number new messages (a reservation needs the user
+/// database, which may be waiting for a change of view).
+pub const PATIENCE: Duration = Duration::from_secs(4);
+
+pub struct Mailbox {
+    pub index: MailboxIndex,
+    /// The fragments in the index, by node and life of the node.
+    built_from: HashMap<NodeId, Incarnation>,
+    fetched: Option<Instant>,
+    /// The profile whose reservations the index knows.
+    profile: Option<Arc<Profile>>,
+}
+
+impl Mailbox {
+    pub fn new(user: UserId) -> Self {
+        let index = MailboxIndex::new(user);
+        Self { index, built_from: HashMap::new(), fetched: None, profile: None }
+    }
+
+    fn know(&mut self, profile: &Arc<Profile>) {
+        if self.profile.as_ref().is_some_and(|known| Arc::ptr_eq(known, profile)) {
+            return;
+        }
+        for folder in profile.folders.values() {
+            self.index.set_reservations(folder.id, &folder.uid_blocks, folder.next_uid);
+        }
+        self.profile = Some(profile.clone());
+    }
+}
+
+/// Brings the index up to date: all fragments that can be reached, all deliveries we were told of, UIDs for all
+/// as far as they can be reserved. Called at the start of every operation, under the user's lock.
+///
+/// # Errors
+/// If nothing can be read of a mailbox that should be there, or the profile cannot be had.
+pub async fn refresh(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbox) -> Result<Arc<Profile>, Failure> {
+    {
+        let mut incoming = lock(&cell.incoming);
+        if std::mem::take(&mut incoming.overflowed) {
+            mailbox.built_from.clear();
+        }
+        // From here on deliveries are noted; those from before are in the fragments that are fetched next.
+        incoming.wanted = true;
+    }
+    fetch_fragments(node, cell, mailbox).await?;
+    let profile = cell.profile.current(node, cell.user).await?;
+    for entry in std::mem::take(&mut lock(&cell.incoming).entries) {
+        mailbox.index.learn(entry);
+    }
+    mailbox.know(&profile);
+    let (profile, changed) = settle(node, cell, mailbox, profile).await;
+    if !changed.is_empty() {
+        notify(node, cell);
+    }
+    Ok(profile)
+}
+
+async fn fetch_fragments(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbox) -> Result<(), Failure> {
+    let standing_in = !node.topology.is_manager(cell.user);
+    if standing_in && mailbox.fetched.is_none_or(|at| at.elapsed() > STAND_IN_FRESHNESS) {
+        mailbox.built_from.clear();
+    }
+    let map = node.manager.knowledge.mail_map(node, cell.user).await;
+    let missing: Vec<(NodeId, Incarnation)> = node
+        .topology
+        .readable()
+        .into_iter()
+        .filter(|(member, life)| map.contains(*member) && mailbox.built_from.get(member) != Some(life))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let fetched = join_all(missing.iter().map(|(member, _)| fragment(node, *member, cell.user))).await;
+    let mut failed = 0;
+    for ((member, life), fragment) in missing.iter().zip(fetched) {
+        match fragment {
+            Ok(entries) => {
+                for entry in entries {
+                    mailbox.index.learn(entry);
+                }
+                mailbox.built_from.insert(*member, *life);
+            }
+            Err(_) => failed += 1,
+        }
+    }
+    mailbox.fetched = Some(Instant::now());
+    if failed > 0 && mailbox.built_from.is_empty() {
+        return Err(Failure::Temporary("the nodes that hold this mailbox do not answer; try again".into()));
+    }
+    Ok(())
+}
+
+/// All entries of a user on one node.
+async fn fragment(node: &Arc<Node>, member: NodeId, user: UserId) -> Result<Vec<Entry>, Failure> {
+    let mut entries: Vec<Entry> = Vec::new();
+    loop {
+        let request = Request::Fragment { user, after: entries.last().map(|entry| entry.id) };
+        match node.call(member, request, FRAGMENT_DEADLINE).await {
+            Ok(Response::Fragment { entries: page, more }) => {
+                let done = !more || page.is_empty();
+                entries.extend(page);
+                if done {
+                    return Ok(entries);
+                }
+            }
+            Ok(_) => return Err(Failure::Temporary("unexpected answer".into())),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Gives UIDs and MODSEQs to what waits for them. Returns the folders that changed.
+async fn settle(
+    node: &Arc<Node>,
+    cell: &UserCell,
+    mailbox: &mut Mailbox,
+    mut profile: Arc<Profile>,
+) -> (Arc<Profile>, BTreeSet<FolderId>) {
+    let mut changed = BTreeSet::new();
+    for _ in 0..3 {
+        let mut table = profile.folder_table();
+        if !mailbox.index.has_unsettled(&table) {
+            break;
+        }
+        if mailbox.index.names_unknown_folder(&table) {
+            match cell.profile.refreshed(node, cell.user).await {
+                Ok(fresh) => {
+                    profile = fresh;
+                    table = profile.folder_table();
+                }
+                // Without a fresh profile we cannot tell a new folder from a deleted one: wait.
+                Err(_) => break,
+            }
+        }
+        for (folder, count) in mailbox.index.uids_wanted(&table) {
+            if let Ok(fresh) = reserve(node, cell, mailbox, folder, count.max(UID_BLOCK)).await {
+                profile = fresh;
+            }
+        }
+        let plan = mailbox.index.number(node.clock.now(), &table);
+        if plan.is_empty() {
+            break;
+        }
+        changed.extend(make_durable(node, mailbox, plan).await.0);
+    }
+    (profile, changed)
+}
+
+/// Reserves a block of UIDs in the user database, waiting out a change of view.
+pub async fn reserve(
+    node: &Arc<Node>,
+    cell: &UserCell,
+    mailbox: &mut Mailbox,
+    folder: FolderId,
+    count: u32,
+) -> Result<Arc<Profile>, Failure> {
+    let begun = Instant::now();
+    loop {
+        let at = node.clock.now();
+        match cell.profile.reserve_uids(node, cell.user, folder, count, at).await {
+            Ok((profile, block)) => {
+                mailbox.know(&profile);
+                mailbox.index.add_block(folder, block);
+                return Ok(profile);
+            }
+            Err(Failure::Temporary(_)) if begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+/// Step 2 and 3 of every change: planned entries to their replicas, then visible. Returns the folders that
+/// changed and whether all of the plan is durable.
+pub async fn make_durable(
+    node: &Arc<Node>,
+    mailbox: &mut Mailbox,
+    plan: Vec<Entry>,
+) -> (BTreeSet<FolderId>, bool) {
+    let pushed = node.replication.push(node, plan).await;
+    let complete = pushed.lost.is_empty();
+    mailbox.index.abandon(&pushed.lost);
+    let changed = mailbox.index.commit(pushed.durable);
+    for entry in pushed.newer {
+        mailbox.index.learn(entry);
+    }
+    (changed, complete)
+}
+
+/// Tells the nodes with sessions of the user that something changed.
+pub fn notify(node: &Arc<Node>, cell: &UserCell) {
+    for watcher in cell.watchers() {
+        node.tell(watcher, Request::Changed { user: cell.user });
+    }
+}
+
+/// A delivery for a mailbox that sessions watch: index it now, so that they are told.
+pub async fn settle_in_background(node: &Arc<Node>, cell: &UserCell) {
+    for _ in 0..5 {
+        let mut mailbox = cell.mailbox.lock().await;
+        if let Ok(profile) = refresh(node, cell, &mut mailbox).await
+            && !mailbox.index.has_unsettled(&profile.folder_table())
+        {
+            return;
+        }
+        drop(mailbox);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// The UID that an entry has got (APPENDUID).
+pub async fn uid_of(node: &Arc<Node>, cell: &UserCell, entry: &Entry) -> Result<Option<Numbered>, Failure> {
+    let mut mailbox = cell.mailbox.lock().await;
+    mailbox.index.learn(entry.clone());
+    let profile = refresh(node, cell, &mut mailbox).await?;
+    let Some(known) = mailbox.index.entry(entry.id) else { return Ok(None) };
+    let folder = profile.folders.get(&known.location.folder);
+    Ok(known.location.uid.zip(folder).map(|(uid, folder)| Numbered {
+        uid_validity: folder.uid_validity,
+        uid: uid.number,
+    }))
+}

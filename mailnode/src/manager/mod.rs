@@ -1,0 +1,184 @@
+//! The manager of the users that the user map names this node for (DESIGN 1): profile soft state, mail maps,
+//! mailbox indexes, watchers. All of it soft: built on demand from profiles and fragments, dropped when idle or
+//! when a view gives the users to somebody else.
+//!
+//! Operations on one mailbox are done one after the other under the user's lock; that is what sequences UIDs
+//! and MODSEQs. Whatever they change is durable on replicas before it is visible.
+
+mod account;
+mod fragments;
+mod mailbox;
+mod operations;
+mod recipients;
+
+pub use account::PASSWORD_CHECKS;
+pub use fragments::BucketKnowledge;
+
+use crate::node::Node;
+use crate::wire::{Failure, Numbered, UserOp, UserReply};
+use account::ProfileCache;
+use cluster::{Entry, NodeId, UserId};
+use mailbox::Mailbox;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A mailbox that nobody used for so long is dropped from memory.
+const IDLE: Duration = Duration::from_secs(300);
+/// A watcher that did not sync for so long is forgotten; sessions sync at least every 30 seconds.
+const WATCH: Duration = Duration::from_secs(120);
+/// Entries waiting to be indexed; beyond it the index is rebuilt instead.
+const INBOX_LIMIT: usize = 10_000;
+
+/// One user's soft state.
+pub struct UserCell {
+    user: UserId,
+    profile: ProfileCache,
+    /// Entries that deliveries told us of, not yet in the index.
+    incoming: Mutex<Incoming>,
+    watchers: Mutex<HashMap<NodeId, Instant>>,
+    mailbox: tokio::sync::Mutex<Mailbox>,
+    used: Mutex<Instant>,
+}
+
+#[derive(Default)]
+struct Incoming {
+    /// False while there is no index: then there is no need to keep entries.
+    wanted: bool,
+    entries: Vec<Entry>,
+    overflowed: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl UserCell {
+    fn new(user: UserId) -> Self {
+        Self {
+            user,
+            profile: ProfileCache::default(),
+            incoming: Mutex::default(),
+            watchers: Mutex::default(),
+            mailbox: tokio::sync::Mutex::new(Mailbox::new(user)),
+            used: Mutex::new(Instant::now()),
+        }
+    }
+
+    fn watch(&self, node: NodeId) {
+        lock(&self.watchers).insert(node, Instant::now());
+    }
+
+    fn watchers(&self) -> Vec<NodeId> {
+        let mut watchers = lock(&self.watchers);
+        watchers.retain(|_, renewed| renewed.elapsed() < WATCH);
+        watchers.keys().copied().collect()
+    }
+}
+
+/// All users that this node manages, or stands in for.
+#[derive(Default)]
+pub struct Manager {
+    users: Mutex<HashMap<UserId, Arc<UserCell>>>,
+    pub knowledge: BucketKnowledge,
+}
+
+impl Manager {
+    fn cell(&self, user: UserId) -> Arc<UserCell> {
+        let cell = lock(&self.users).entry(user).or_insert_with(|| Arc::new(UserCell::new(user))).clone();
+        *lock(&cell.used) = Instant::now();
+        cell
+    }
+
+    /// Users whose soft state is in memory.
+    pub fn active_users(&self) -> usize {
+        lock(&self.users).len()
+    }
+
+    /// Forgets everything about a user: the account is gone, or the index may not be trusted.
+    pub fn forget(&self, user: UserId) {
+        lock(&self.users).remove(&user);
+    }
+
+    /// Drops what is idle, and what another node manages by the new view. Called every few seconds.
+    pub fn sweep(&self, node: &Node) {
+        let state = node.topology.now();
+        lock(&self.users).retain(|user, cell| {
+            let ours = state.user_map.manager_of(*user) == Some(node.id);
+            let idle = lock(&cell.used).elapsed();
+            Arc::strong_count(cell) > 1 || (ours && idle < IDLE) || idle < Duration::from_secs(5)
+        });
+    }
+
+    /// Refuses users that somebody else manages, unless the caller could not reach the manager.
+    fn check(&self, node: &Node, user: UserId, acting: bool) -> Result<(), Failure> {
+        if acting || node.topology.is_manager(user) {
+            return Ok(());
+        }
+        Err(Failure::NotManager(node.topology.now().view.epoch))
+    }
+
+    /// An operation on a user's account, from a session at `from`.
+    ///
+    /// # Errors
+    /// In the terms of [`Failure`].
+    pub async fn operate(
+        &self,
+        node: &Arc<Node>,
+        from: NodeId,
+        user: UserId,
+        op: UserOp,
+        acting: bool,
+    ) -> Result<UserReply, Failure> {
+        self.check(node, user, acting)?;
+        let cell = self.cell(user);
+        operations::run(node, &cell, from, op).await
+    }
+
+    /// Entries that are on disk now (DESIGN 2, step 7). With `number`, waits for their UIDs.
+    ///
+    /// # Errors
+    /// [`Failure::NotManager`]; with `number` also what keeps the mailbox from being indexed.
+    pub async fn notice(
+        &self,
+        node: &Arc<Node>,
+        entries: Vec<Entry>,
+        number: bool,
+        acting: bool,
+    ) -> Result<Vec<Option<Numbered>>, Failure> {
+        let mut by_user: HashMap<UserId, Vec<Entry>> = HashMap::new();
+        for entry in &entries {
+            self.check(node, entry.user, acting)?;
+            self.knowledge.add(entry);
+            by_user.entry(entry.user).or_default().push(entry.clone());
+        }
+        for (user, entries) in by_user {
+            let known = lock(&self.users).get(&user).cloned();
+            let Some(cell) = known.or_else(|| number.then(|| self.cell(user))) else { continue };
+            let wake = {
+                let mut incoming = lock(&cell.incoming);
+                if incoming.wanted {
+                    if incoming.entries.len() + entries.len() > INBOX_LIMIT {
+                        incoming.overflowed = true;
+                        incoming.entries.clear();
+                    } else {
+                        incoming.entries.extend(entries);
+                    }
+                }
+                incoming.wanted && !number
+            };
+            if wake && !cell.watchers().is_empty() {
+                let node = node.clone();
+                tokio::spawn(async move { mailbox::settle_in_background(&node, &cell).await });
+            }
+        }
+        if !number {
+            return Ok(Vec::new());
+        }
+        let mut numbered = Vec::with_capacity(entries.len());
+        for entry in &entries {
+            numbered.push(mailbox::uid_of(node, &self.cell(entry.user), entry).await?);
+        }
+        Ok(numbered)
+    }
+}

@@ -1,0 +1,204 @@
+//! What sessions ask of the manager, one function an operation.
+
+use super::mailbox::{Mailbox, make_durable, notify, refresh, reserve};
+use super::{UserCell, account};
+use crate::node::Node;
+use crate::wire::{Failure, FolderChanges, FolderInfo, FolderStatus, Message, Opened, UserOp, UserReply};
+use cluster::mailbox::{Changes, FolderView};
+use cluster::{Entry, Flag, FolderId, NodeId};
+use directory::Profile;
+use std::sync::Arc;
+
+/// Messages changed by one command, at most; a longer one is refused (RFC 9051 allows a server to).
+const BATCH: usize = 100_000;
+
+pub async fn run(
+    node: &Arc<Node>,
+    cell: &Arc<UserCell>,
+    from: NodeId,
+    op: UserOp,
+) -> Result<UserReply, Failure> {
+    match op {
+        UserOp::Authenticate { password } => account::authenticate(node, cell, password).await,
+        UserOp::Refresh => {
+            cell.profile.refreshed(node, cell.user).await?;
+            Ok(UserReply::Done)
+        }
+        UserOp::Folders => {
+            let profile = cell.profile.current(node, cell.user).await?;
+            let folders = profile.folders.values().map(|folder| FolderInfo {
+                id: folder.id,
+                name: folder.name.clone(),
+                subscribed: profile.is_subscribed(&folder.name),
+                special_use: folder.special_use,
+                uid_validity: folder.uid_validity,
+            });
+            Ok(UserReply::Folders(folders.collect()))
+        }
+        UserOp::CreateFolder { .. }
+        | UserOp::DeleteFolder { .. }
+        | UserOp::RenameFolder { .. }
+        | UserOp::Subscribe { .. } => {
+            account::change_folders(node, cell, op).await?;
+            notify(node, cell);
+            Ok(UserReply::Done)
+        }
+        UserOp::Status { folder } => status(node, cell, folder).await,
+        UserOp::Open { folder } => open(node, cell, from, folder).await,
+        UserOp::Sync { folder, since } => sync(node, cell, from, folder, since).await,
+        UserOp::Store { folder, uids, change, unchanged_since } => {
+            let mut mailbox = cell.mailbox.lock().await;
+            let profile = refresh(node, cell, &mut mailbox).await?;
+            folder_of(&profile, folder)?;
+            bounded(&uids)?;
+            let at = node.clock.now();
+            let plan = mailbox.index.plan_store(folder, &uids, &change, unchanged_since, at);
+            apply(node, cell, &mut mailbox, plan.entries).await?;
+            let asked: Vec<u32> = uids.into_iter().filter(|uid| !plan.modified.contains(uid)).collect();
+            let changes = mailbox.index.messages(folder, &asked).into_iter().map(Message::from).collect();
+            Ok(UserReply::Stored { changes, modified: plan.modified })
+        }
+        UserOp::Expunge { folder, uids } => {
+            let mut mailbox = cell.mailbox.lock().await;
+            refresh(node, cell, &mut mailbox).await?;
+            bounded(&uids)?;
+            let plan = mailbox.index.plan_expunge(folder, &uids, node.clock.now());
+            let gone = plan.iter().filter_map(|entry| entry.location.uid).map(|uid| uid.number).collect();
+            apply(node, cell, &mut mailbox, plan).await?;
+            Ok(UserReply::Expunged(gone))
+        }
+        UserOp::Copy { folder, uids, target, remove } => copy(node, cell, folder, &uids, target, remove).await,
+    }
+}
+
+fn bounded(uids: &[u32]) -> Result<(), Failure> {
+    if uids.len() > BATCH {
+        return Err(Failure::Invalid(format!("at most {BATCH} messages in one command")));
+    }
+    Ok(())
+}
+
+fn folder_of(profile: &Profile, folder: FolderId) -> Result<&directory::Folder, Failure> {
+    profile.folders.get(&folder).ok_or(Failure::NotFound)
+}
+
+async fn apply(
+    node: &Arc<Node>,
+    cell: &UserCell,
+    mailbox: &mut Mailbox,
+    plan: Vec<Entry>,
+) -> Result<(), Failure> {
+    if plan.is_empty() {
+        return Ok(());
+    }
+    let (changed, complete) = make_durable(node, mailbox, plan).await;
+    if !changed.is_empty() {
+        notify(node, cell);
+    }
+    if complete {
+        Ok(())
+    } else {
+        Err(Failure::Temporary("not all of the change could be stored; try again".into()))
+    }
+}
+
+fn opened(uid_validity: u32, view: &FolderView<'_>) -> Opened {
+    Opened {
+        uid_validity,
+        uid_next: view.uid_next,
+        highest_modseq: view.highest_modseq,
+        messages: view.messages.iter().copied().map(Message::from).collect(),
+    }
+}
+
+async fn status(node: &Arc<Node>, cell: &UserCell, folder: FolderId) -> Result<UserReply, Failure> {
+    let mut mailbox = cell.mailbox.lock().await;
+    let profile = refresh(node, cell, &mut mailbox).await?;
+    let uid_validity = folder_of(&profile, folder)?.uid_validity;
+    let view = mailbox.index.view(folder);
+    let count = |flag: Flag, set: bool| {
+        view.messages.iter().filter(|entry| entry.has_flag(&flag) == set).count() as u32
+    };
+    Ok(UserReply::Status(FolderStatus {
+        messages: view.messages.len() as u32,
+        unseen: count(Flag::Seen, false),
+        deleted: count(Flag::Deleted, true),
+        bytes: view.messages.iter().map(|entry| entry.blob.size).sum(),
+        uid_next: view.uid_next,
+        uid_validity,
+        highest_modseq: view.highest_modseq,
+    }))
+}
+
+async fn open(
+    node: &Arc<Node>,
+    cell: &UserCell,
+    from: NodeId,
+    folder: FolderId,
+) -> Result<UserReply, Failure> {
+    let mut mailbox = cell.mailbox.lock().await;
+    cell.watch(from);
+    let profile = refresh(node, cell, &mut mailbox).await?;
+    let uid_validity = folder_of(&profile, folder)?.uid_validity;
+    Ok(UserReply::Opened(opened(uid_validity, &mailbox.index.open(folder))))
+}
+
+async fn sync(
+    node: &Arc<Node>,
+    cell: &UserCell,
+    from: NodeId,
+    folder: FolderId,
+    since: u64,
+) -> Result<UserReply, Failure> {
+    let mut mailbox = cell.mailbox.lock().await;
+    cell.watch(from);
+    let profile = refresh(node, cell, &mut mailbox).await?;
+    let uid_validity = folder_of(&profile, folder)?.uid_validity;
+    let (uid_next, highest_modseq) = mailbox.index.marks(folder);
+    let changes = match mailbox.index.changes_since(folder, since) {
+        Changes::Delta { upserts, vanished } => FolderChanges::Delta {
+            uid_next,
+            highest_modseq,
+            upserts: upserts.into_iter().map(Message::from).collect(),
+            vanished,
+        },
+        Changes::Everything { messages } => {
+            let view = FolderView { uid_next, highest_modseq, messages };
+            FolderChanges::Everything(opened(uid_validity, &view))
+        }
+    };
+    Ok(UserReply::Changes(changes))
+}
+
+/// COPY and MOVE (RFC 9051 6.4.7, 6.4.8). All that are still there, or none.
+async fn copy(
+    node: &Arc<Node>,
+    cell: &UserCell,
+    folder: FolderId,
+    uids: &[u32],
+    target: FolderId,
+    remove: bool,
+) -> Result<UserReply, Failure> {
+    bounded(uids)?;
+    let mut mailbox = cell.mailbox.lock().await;
+    let profile = refresh(node, cell, &mut mailbox).await?;
+    let uid_validity = folder_of(&profile, target)?.uid_validity;
+    for _ in 0..2 {
+        let at = node.clock.now();
+        let planned = if remove {
+            mailbox.index.plan_move(folder, uids, target, at)
+        } else {
+            mailbox.index.plan_copy(folder, uids, target, at, crate::clock::new_entry_id)
+        };
+        match planned {
+            Ok(copied) => {
+                apply(node, cell, &mut mailbox, copied.entries).await?;
+                return Ok(UserReply::Copied { uid_validity, from: copied.from, to: copied.to });
+            }
+            Err(exhausted) => {
+                reserve(node, cell, &mut mailbox, target, exhausted.wanted.max(1_000)).await?;
+            }
+        }
+    }
+    Err(Failure::Temporary("no UIDs could be reserved; try again".into()))
+}

@@ -1,0 +1,158 @@
+//! The node's metrics, by Prometheus conventions (crate `prometheus`): base units, `_total` for counters,
+//! prefix `prickle_`. Gauges of other parts (log, transport) are read when they are scraped.
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+pub struct Metrics {
+    registry: Registry,
+    /// Copies acknowledged to senders, one a recipient.
+    pub delivered: IntCounter,
+    pub delivery_failures: IntCounter,
+    pub delivery_seconds: Histogram,
+    pub replaced_replicas: IntCounter,
+    pub redelivered: IntCounter,
+    pub clock_refusals: IntCounter,
+    pub manager_retries: IntCounter,
+    pub blob_fallbacks: IntCounter,
+    pub commands: IntCounterVec,
+    pub connections: IntGaugeVec,
+    pub connections_refused: IntCounterVec,
+    pub logins: IntCounterVec,
+    pub epoch: IntGauge,
+    pub members: IntGaugeVec,
+    pub active_users: IntGauge,
+    pub pending_updates: IntGauge,
+    pub log: LogMetrics,
+}
+
+/// The storage log, as of the last scrape.
+pub struct LogMetrics {
+    pub commits: IntGauge,
+    pub fsyncs: IntGauge,
+    pub bytes_written: IntGauge,
+    pub live_bytes: IntGauge,
+    pub dead_bytes: IntGauge,
+    pub corrupt_records: IntGauge,
+    pub queue: IntGauge,
+}
+
+impl Metrics {
+    /// # Errors
+    /// Only if two metrics have one name, which a test excludes.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
+            let metric = IntCounter::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
+            let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let counters = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntGaugeVec> {
+            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let buckets = vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+        let delivery_seconds = Histogram::with_opts(
+            HistogramOpts::new("prickle_delivery_seconds", "Time from the end of the data to the answer.")
+                .buckets(buckets),
+        )?;
+        registry.register(Box::new(delivery_seconds.clone()))?;
+        Ok(Self {
+            delivered: counter("prickle_delivered_total", "Copies acknowledged to senders, one a recipient.")?,
+            delivery_failures: counter(
+                "prickle_delivery_failures_total",
+                "Copies that could not be stored on minCopies nodes.",
+            )?,
+            delivery_seconds,
+            replaced_replicas: counter(
+                "prickle_replaced_replicas_total",
+                "Calls to nodes that stood in for a slow or dead replica.",
+            )?,
+            redelivered: counter("prickle_redelivered_updates_total", "Updates pushed from the update log.")?,
+            clock_refusals: counter(
+                "prickle_clock_refusals_total",
+                "Updates refused because their clock was further ahead than maxClockSkew.",
+            )?,
+            manager_retries: counter(
+                "prickle_manager_retries_total",
+                "Requests that a user's manager did not answer, so that the next node was asked.",
+            )?,
+            blob_fallbacks: counter(
+                "prickle_blob_fallbacks_total",
+                "Bodies that one replica could not give, so that another was asked.",
+            )?,
+            commands: counters(
+                "prickle_commands_total",
+                "Commands of clients.",
+                &["protocol", "command", "outcome"],
+            )?,
+            connections: gauges("prickle_connections", "Client connections now.", &["listener"])?,
+            connections_refused: counters(
+                "prickle_connections_refused_total",
+                "Client connections refused because of limits.connections.",
+                &["listener"],
+            )?,
+            logins: counters("prickle_logins_total", "Log-ins.", &["protocol", "outcome"])?,
+            epoch: gauge("prickle_view_epoch", "Epoch of the membership view.")?,
+            members: gauges("prickle_members", "Members of the view by state.", &["state"])?,
+            active_users: gauge("prickle_active_users", "Users whose soft state this node holds.")?,
+            pending_updates: gauge("prickle_pending_updates", "Update log rows that a peer has not acknowledged.")?,
+            log: LogMetrics {
+                commits: gauge("prickle_log_commits", "Commits since the start.")?,
+                fsyncs: gauge("prickle_log_fsyncs", "Flushes of the log since the start.")?,
+                bytes_written: gauge("prickle_log_written_bytes", "Bytes appended since the start.")?,
+                live_bytes: gauge("prickle_log_live_bytes", "Bytes of live records.")?,
+                dead_bytes: gauge("prickle_log_dead_bytes", "Bytes of dead records, not yet compacted.")?,
+                corrupt_records: gauge("prickle_log_corrupt_records", "Records found damaged since the start.")?,
+                queue: gauge("prickle_log_queue", "Writes that wait for the disk now.")?,
+            },
+            registry,
+        })
+    }
+
+    /// Adds another collector, such as the transport's.
+    ///
+    /// # Errors
+    /// If a metric of that name exists.
+    pub fn register(&self, collector: Box<dyn prometheus::core::Collector>) -> prometheus::Result<()> {
+        self.registry.register(collector)
+    }
+
+    /// The text format.
+    ///
+    /// # Errors
+    /// If a metric cannot be written as text.
+    pub fn render(&self) -> prometheus::Result<String> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_follow_the_conventions() {
+        let metrics = Metrics::new().unwrap();
+        metrics.delivered.inc();
+        metrics.commands.with_label_values(&["imap", "FETCH", "ok"]).inc();
+        let text = metrics.render().unwrap();
+        assert!(text.contains("prickle_delivered_total 1"));
+        assert!(text.lines().filter(|line| line.starts_with("# TYPE")).all(|line| line.contains("prickle_")));
+    }
+}

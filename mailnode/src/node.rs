@@ -1,0 +1,349 @@
+//! One mail node: its parts, and how they call each other and the other nodes.
+//!
+//! Every request goes through [`Node::call`], which answers requests to ourselves without the network, so that
+//! the code above does not care where a replica or manager is (functional homogeneity).
+
+use crate::clock::NodeClock;
+use crate::config::{Limits, ReplicationConfig};
+use crate::crypto::Keys;
+use crate::manager::Manager;
+use crate::membership::MembershipHandle;
+use crate::metrics::Metrics;
+use crate::replication::Replication;
+use crate::sessions::Watchers;
+use crate::topology::Topology;
+use crate::userdb::UserDatabase;
+use crate::wire::{Failure, RecipientState, Request, Response, UserOp, UserReply, decode, encode};
+use bytes::Bytes;
+use cluster::{Bucket, Entry, Load, NodeId, Policy, UserId};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::Store;
+use tokio::sync::Semaphore;
+
+/// What of the configuration the node uses while it runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub name: String,
+    pub host_name: String,
+    pub zone: Option<String>,
+    pub replication: ReplicationConfig,
+    pub placement: Policy,
+    pub limits: Limits,
+}
+
+pub struct Node {
+    pub id: NodeId,
+    pub settings: Settings,
+    pub clock: NodeClock,
+    pub keys: Keys,
+    pub store: Store,
+    pub topology: Topology,
+    pub manager: Manager,
+    pub replication: Replication,
+    pub watchers: Watchers,
+    pub users: UserDatabase,
+    pub membership: MembershipHandle,
+    pub metrics: Metrics,
+    pub pool: rpc::Pool,
+    /// Password checks running now.
+    pub password_slots: Semaphore,
+    pub password_key: [u8; 32],
+}
+
+/// Why a call to a node brought no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The node does not answer; whether it did what was asked is not known.
+    #[error("node {0} does not answer")]
+    Away(NodeId),
+    /// It answered, and will not.
+    #[error("{0}")]
+    Refused(Failure),
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Away(_) => Self::Temporary(error.to_string()),
+            CallError::Refused(failure) => failure,
+        }
+    }
+}
+
+/// How long a manager may take before the next node is asked, and the one after.
+const MANAGER_DEADLINE: Duration = Duration::from_secs(10);
+const SHORT_DEADLINE: Duration = Duration::from_secs(2);
+
+impl Node {
+    /// Calls a node, ourselves included.
+    ///
+    /// # Errors
+    /// [`CallError::Away`] after the deadline at the latest; then the peer is avoided until it answers probes.
+    pub async fn call(
+        self: &Arc<Self>,
+        node: NodeId,
+        request: Request,
+        deadline: Duration,
+    ) -> Result<Response, CallError> {
+        self.call_with(node, request, Bytes::new(), deadline).await.map(|(response, _)| response)
+    }
+
+    /// [`Node::call`] with bytes in both directions.
+    ///
+    /// # Errors
+    /// As [`Node::call`].
+    pub async fn call_with(
+        self: &Arc<Self>,
+        node: NodeId,
+        request: Request,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<(Response, Bytes), CallError> {
+        let (response, body) = if node == self.id {
+            let handled = tokio::time::timeout(deadline, self.clone().handle_boxed(node, request, body));
+            handled.await.map_err(|_| CallError::Away(node))?
+        } else {
+            self.call_peer(node, request, body, deadline).await?
+        };
+        match response {
+            Response::Failed(failure) => Err(CallError::Refused(failure)),
+            response => Ok((response, body)),
+        }
+    }
+
+    async fn call_peer(
+        self: &Arc<Self>,
+        node: NodeId,
+        request: Request,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<(Response, Bytes), CallError> {
+        let Some(peer) = self.peer(node) else { return Err(CallError::Away(node)) };
+        let name = request.name();
+        let (head, body) = encode(&request, body).map_err(|error| {
+            CallError::Refused(Failure::Invalid(format!("{name} cannot be encoded: {error}")))
+        })?;
+        match peer.call(METHOD, head, body, deadline).await {
+            Ok(answer) => {
+                self.membership.operation_succeeded(node);
+                decode(&answer.head, answer.body).map_err(|error| {
+                    CallError::Refused(Failure::Temporary(format!("answer to {name} not understood: {error}")))
+                })
+            }
+            Err(error) => {
+                tracing::debug!(peer = %node, request = name, %error, "call failed");
+                if !matches!(error, rpc::Error::Overloaded) {
+                    self.membership.operation_failed(node);
+                }
+                Err(CallError::Away(node))
+            }
+        }
+    }
+
+    /// A one-way message; nobody minds if it is lost.
+    pub fn tell(self: &Arc<Self>, node: NodeId, request: Request) {
+        let me = self.clone();
+        tokio::spawn(async move {
+            let _ = me.call(node, request, SHORT_DEADLINE).await;
+        });
+    }
+
+    fn peer(&self, node: NodeId) -> Option<rpc::Peer> {
+        let member = self.topology.member(node).or_else(|| self.membership.candidate(node))?;
+        Some(self.pool.peer(rpc::PeerAddress {
+            node_id: node.0,
+            name: member.name,
+            address: member.addresses.rpc,
+        }))
+    }
+
+    /// Answers a request from a peer or from ourselves.
+    pub async fn handle(self: Arc<Self>, from: NodeId, request: Request, body: Bytes) -> (Response, Bytes) {
+        match self.serve(from, request, body).await {
+            Ok(answer) => answer,
+            Err(failure) => (Response::Failed(failure), Bytes::new()),
+        }
+    }
+
+    /// Boxed, because handling may call ourselves again.
+    fn handle_boxed(
+        self: Arc<Self>,
+        from: NodeId,
+        request: Request,
+        body: Bytes,
+    ) -> std::pin::Pin<Box<dyn Future<Output = (Response, Bytes)> + Send>> {
+        Box::pin(self.handle(from, request, body))
+    }
+
+    async fn serve(
+        self: &Arc<Self>,
+        from: NodeId,
+        request: Request,
+        body: Bytes,
+    ) -> Result<(Response, Bytes), Failure> {
+        let response = match request {
+            Request::Probe { epoch } => {
+                self.membership.probe_received(from, epoch);
+                Response::Probe { epoch: self.topology.now().view.epoch }
+            }
+            Request::Suspect { about } => {
+                self.membership.suspect_reported(from, about);
+                Response::Done
+            }
+            Request::View(view) => {
+                self.membership.view_received(view);
+                Response::Done
+            }
+            Request::Changed { user } => {
+                self.watchers.wake(user);
+                Response::Done
+            }
+            Request::Recipients { users, acting } => {
+                Response::Recipients(self.manager.recipients(self, users, acting).await?)
+            }
+            Request::Notice { entries, number, acting } => {
+                Response::Numbered(self.manager.notice(self, entries, number, acting).await?)
+            }
+            Request::User { user, op, acting } => {
+                Response::User(self.manager.operate(self, from, user, op, acting).await?)
+            }
+            Request::Status => Response::Status(self.status().await),
+            Request::Directory(request) => Response::Directory(self.users.serve(from, request).await),
+            request => return crate::replica::serve(self, from, request, body).await,
+        };
+        Ok((response, Bytes::new()))
+    }
+
+    /// Asks the manager of a bucket, and if it does not answer the next node in rendezvous order, which then
+    /// stands in for it: it is only soft state.
+    async fn ask_manager<F>(
+        self: &Arc<Self>,
+        bucket: Bucket,
+        request: F,
+        deadline: Duration,
+    ) -> Result<Response, Failure>
+    where
+        F: Fn(bool) -> Request,
+    {
+        let mut last = Failure::Temporary("this node knows no other yet; try again".into());
+        for _ in 0..2 {
+            let state = self.topology.now();
+            let mut order = state.user_map.order(bucket);
+            order.sort_by_key(|&node| self.topology.is_avoided(node));
+            let manager = state.user_map.manager(bucket);
+            for node in order.into_iter().take(3) {
+                let acting = manager != Some(node);
+                match self.call(node, request(acting), deadline).await {
+                    Ok(response) => return Ok(response),
+                    Err(CallError::Refused(Failure::NotManager(epoch))) => {
+                        last = Failure::NotManager(epoch);
+                        self.membership.epoch_seen(node, epoch);
+                        break;
+                    }
+                    Err(CallError::Refused(failure)) => return Err(failure),
+                    Err(away) => {
+                        self.metrics.manager_retries.inc();
+                        last = away.into();
+                    }
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err(match last {
+            Failure::NotManager(_) => Failure::Temporary("the cluster is changing; try again".into()),
+            other => other,
+        })
+    }
+
+    /// An operation on a user's account, at its manager.
+    ///
+    /// # Errors
+    /// The manager's, or [`Failure::Temporary`] if nobody could be reached.
+    pub async fn operate(self: &Arc<Self>, user: UserId, op: UserOp) -> Result<UserReply, Failure> {
+        let request = |acting| Request::User { user, op: op.clone(), acting };
+        match self.ask_manager(Bucket::of_user(user), request, MANAGER_DEADLINE).await? {
+            Response::User(reply) => Ok(reply),
+            _ => Err(Failure::Temporary("unexpected answer".into())),
+        }
+    }
+
+    /// Verifies recipients, all those of one manager in one call (DESIGN 2, step 2).
+    pub async fn verify(self: &Arc<Self>, users: &[UserId]) -> HashMap<UserId, Result<RecipientState, Failure>> {
+        let calls = self.by_manager(users.iter().copied()).into_iter().map(|users| async move {
+            let Some(&first) = users.first() else { return Vec::new() };
+            let request = |acting| Request::Recipients { users: users.clone(), acting };
+            let answer = self.ask_manager(Bucket::of_user(first), request, SHORT_DEADLINE).await;
+            match answer {
+                Ok(Response::Recipients(states)) => users.into_iter().zip(states.into_iter().map(Ok)).collect(),
+                Ok(_) => Vec::new(),
+                Err(failure) => users.into_iter().map(|user| (user, Err(failure.clone()))).collect(),
+            }
+        });
+        futures_util::future::join_all(calls).await.into_iter().flatten().collect()
+    }
+
+    fn by_manager(&self, users: impl Iterator<Item = UserId>) -> Vec<Vec<UserId>> {
+        let state = self.topology.now();
+        let mut groups: HashMap<Option<NodeId>, Vec<UserId>> = HashMap::new();
+        for user in users {
+            groups.entry(state.user_map.manager_of(user)).or_default().push(user);
+        }
+        groups.into_values().collect()
+    }
+
+    /// Tells the managers of entries that are on disk (DESIGN 2, step 7). A manager that cannot be reached has
+    /// nothing to lose: its successor builds from the fragments.
+    pub async fn notice(self: &Arc<Self>, entries: Vec<Entry>) {
+        let mut groups: HashMap<Option<NodeId>, Vec<Entry>> = HashMap::new();
+        for entry in entries {
+            groups.entry(self.topology.manager_of(entry.user)).or_default().push(entry);
+        }
+        let calls = groups.into_values().map(|entries| async move {
+            let Some(first) = entries.first() else { return };
+            let bucket = Bucket::of_user(first.user);
+            let request = |acting| Request::Notice { entries: entries.clone(), number: false, acting };
+            if let Err(failure) = self.ask_manager(bucket, request, SHORT_DEADLINE).await {
+                tracing::debug!(%failure, "no manager could be told of new entries");
+            }
+        });
+        futures_util::future::join_all(calls).await;
+    }
+
+    /// Tells the manager of one user's new entries and waits for their UIDs.
+    ///
+    /// # Errors
+    /// If they could not be numbered in time; the entries are stored all the same.
+    pub async fn number(
+        self: &Arc<Self>,
+        user: UserId,
+        entries: Vec<Entry>,
+    ) -> Result<Vec<Option<crate::wire::Numbered>>, Failure> {
+        let request = |acting| Request::Notice { entries: entries.clone(), number: true, acting };
+        match self.ask_manager(Bucket::of_user(user), request, MANAGER_DEADLINE).await? {
+            Response::Numbered(numbered) => Ok(numbered),
+            _ => Err(Failure::Temporary("unexpected answer".into())),
+        }
+    }
+
+    /// A hash by which a password that was right is recognised, useless outside this process.
+    pub fn password_proof(&self, password: &str) -> blake3::Hash {
+        blake3::keyed_hash(&self.password_key, password.as_bytes())
+    }
+
+    /// An account's record was changed: its manager should not wait until its copy is old.
+    pub async fn profile_changed(self: &Arc<Self>, user: UserId) {
+        if let Err(failure) = self.operate(user, UserOp::Refresh).await {
+            tracing::debug!(%user, %failure, "the manager will find the change by itself");
+        }
+    }
+
+    /// The load report that rides on every call.
+    pub fn load(&self) -> Load {
+        self.store.load()
+    }
+}
+
+/// All requests are one method; which one is in the message.
+const METHOD: u16 = 1;

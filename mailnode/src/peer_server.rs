@@ -1,0 +1,91 @@
+//! The node's end of the node-to-node transport.
+
+use crate::config::Config;
+use crate::node::Node;
+use crate::wire::{Failure, Request, Response, decode, encode};
+use bytes::Bytes;
+use cluster::{Incarnation, Load, NodeId};
+use rpc::pki::NodeTls;
+use std::sync::{Arc, OnceLock, Weak};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tracing::Instrument;
+
+/// This node's identity, certificates and limits, for both ends. Load reports of peers go to the node's topology.
+///
+/// # Errors
+/// If the configuration cannot work.
+pub fn endpoint(
+    config: &Config,
+    tls: NodeTls,
+    id: NodeId,
+    incarnation: Incarnation,
+    node: ThisNode,
+) -> Result<rpc::Endpoint, rpc::OptionsError> {
+    let identity = rpc::Identity {
+        cluster: config.cluster.name.clone(),
+        node_id: id.0,
+        name: config.name.clone(),
+        incarnation: incarnation.0,
+    };
+    // A body has a few bytes more as a blob; the head of a delivery has an entry a recipient.
+    let max_body = u32::try_from(config.limits.message_bytes).unwrap_or(u32::MAX / 4).max(64 << 20) + 1024;
+    let max_head = 4 << 20;
+    let window = (max_body + max_head).max(96 << 20);
+    let options = rpc::Options { max_body, max_head, window, ..rpc::Options::default() };
+    let on_load = Arc::new(move |peer: u64, load: u64| {
+        if let Some(node) = node.get().and_then(Weak::upgrade) {
+            node.topology.report_load(NodeId(peer), Load::from_bits(load));
+        }
+    });
+    rpc::Endpoint::with_load_callback(identity, tls, options, on_load)
+}
+
+/// The node, for parts that are made before it.
+pub type ThisNode = Arc<OnceLock<Weak<Node>>>;
+
+pub struct PeerServer {
+    node: Arc<Node>,
+}
+
+impl PeerServer {
+    /// Answers peers until the node stops.
+    pub async fn serve(
+        node: Arc<Node>,
+        listener: TcpListener,
+        endpoint: rpc::Endpoint,
+        mut stopping: watch::Receiver<bool>,
+    ) {
+        let stop = async move {
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        };
+        rpc::serve(listener, endpoint, Arc::new(Self { node }), stop).await;
+    }
+}
+
+impl rpc::Handler for PeerServer {
+    async fn handle(&self, from: rpc::PeerIdentity, request: rpc::Request) -> rpc::Response {
+        let node = self.node.clone();
+        node.pool.set_load(node.load().to_bits());
+        let (head, body) = match decode::<Request>(&request.head, request.body) {
+            Ok((decoded, body)) => {
+                let name = decoded.name();
+                let trace = request.trace_id;
+                let span = tracing::debug_span!("request", name, peer = %from.name, session = format!("{trace:016x}"));
+                let handled = node.handle(NodeId(from.node_id), decoded, body).instrument(span);
+                // A task of its own: what was begun is finished, even if the caller gives up.
+                let task = tokio::spawn(rpc::trace::scope(trace, handled));
+                let failed = |_| (Response::Failed(Failure::Temporary("the request failed".into())), Bytes::new());
+                let (response, body) = task.await.unwrap_or_else(failed);
+                encode(&response, body)
+            }
+            Err(error) => {
+                tracing::warn!(peer = %from.name, %error, "request not understood");
+                let refusal = Response::Failed(Failure::Invalid("request not understood".into()));
+                encode(&refusal, Bytes::new())
+            }
+        }
+        .unwrap_or_default();
+        rpc::Response { status: 0, head, body }
+    }
+}

@@ -1,0 +1,164 @@
+//! The node as a replica: what peers ask of its disk.
+
+use crate::node::Node;
+use crate::wire::{Failure, PAGE, PendingEntry, Request, Response, Updated, Version};
+use bytes::Bytes;
+use cluster::{BlobId, Bucket, Entry, EntryId, NodeId, UserId};
+use std::collections::HashSet;
+use std::sync::Arc;
+use storage::{Durability, Outcome, Write};
+
+fn disk(error: storage::Error) -> Failure {
+    tracing::error!(%error, "storage");
+    Failure::Temporary("this node cannot use its disk".into())
+}
+
+/// Stores a new message, body and entries in one group of the log. Resolves when it is on disk.
+///
+/// # Errors
+/// [`Failure::Invalid`] if the body is not the one that the entries name or a stamp is too far ahead;
+/// [`Failure::Temporary`] if the disk fails.
+pub async fn store(node: &Arc<Node>, entries: Vec<PendingEntry>, body: Bytes) -> Result<(), Failure> {
+    let Some(first) = entries.first() else { return Ok(()) };
+    let id = first.entry.blob.id;
+    if entries.iter().any(|pending| pending.entry.blob.id != id) || BlobId::of(&body) != id {
+        return Err(Failure::Invalid("the body does not match its name".into()));
+    }
+    observe(node, &entries)?;
+    let mut writes = Vec::with_capacity(entries.len() + 1);
+    writes.push(Write::Blob { id, parts: body });
+    writes.extend(entries.into_iter().map(|pending| Write::Entry { entry: pending.entry, pending: pending.pending }));
+    node.store.commit(writes, Durability::Synced).await.map_err(disk)?;
+    Ok(())
+}
+
+fn observe(node: &Node, entries: &[PendingEntry]) -> Result<(), Failure> {
+    for pending in entries {
+        node.clock.observe(pending.entry.latest()).map_err(|error| {
+            node.metrics.clock_refusals.inc();
+            tracing::error!(%error, "update refused");
+            Failure::Invalid(error.to_string())
+        })?;
+    }
+    Ok(())
+}
+
+/// Joins updates of entries. Resolves when they are on disk.
+///
+/// # Errors
+/// As [`store`].
+pub async fn update(node: &Arc<Node>, from: NodeId, entries: Vec<PendingEntry>) -> Result<Vec<Updated>, Failure> {
+    observe(node, &entries)?;
+    let mut outcomes = Vec::with_capacity(entries.len());
+    let mut writes = Vec::with_capacity(entries.len());
+    for pending in entries {
+        let entry = pending.entry;
+        if !entry.replicas.value.contains(&node.id) {
+            // We are no replica (any more): nothing to keep, and whoever tells us may forget that we are owed it.
+            outcomes.push(Some(Updated::Same));
+            writes.push(Write::Forget { user: entry.user, entry: entry.id });
+        } else if entry.is_live() && !node.store.has_blob(entry.blob.id) {
+            outcomes.push(Some(Updated::NoBody));
+        } else {
+            outcomes.push(None);
+            writes.push(Write::Entry { entry, pending: pending.pending });
+        }
+    }
+    let sent: Vec<u64> = writes.iter().filter_map(|write| match write {
+        Write::Entry { entry, .. } => Some(entry.digest()),
+        _ => None,
+    }).collect();
+    let committed = node.store.commit(writes, Durability::Synced).await.map_err(disk)?;
+    let mut changed = Vec::new();
+    let mut stored = committed.into_iter().filter_map(|outcome| match outcome {
+        Outcome::Entry { changed: news, digest, entry, .. } => {
+            if news {
+                changed.push((*entry).clone());
+            }
+            Some((digest, entry))
+        }
+        _ => None,
+    }).zip(sent);
+    let outcomes = outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| match stored.next() {
+        Some(((digest, entry), sent)) if digest != sent => Updated::Newer(Box::new((*entry).clone())),
+        _ => Updated::Same,
+    })).collect();
+    tell_manager(node, from, changed);
+    Ok(outcomes)
+}
+
+/// The manager knows of the updates that it made itself; of others it is told.
+fn tell_manager(node: &Arc<Node>, from: NodeId, changed: Vec<Entry>) {
+    let news: Vec<Entry> = changed
+        .into_iter()
+        .filter(|entry| node.topology.manager_of(entry.user).is_some_and(|manager| manager != from))
+        .collect();
+    if !news.is_empty() {
+        let node = node.clone();
+        tokio::spawn(async move { node.notice(news).await });
+    }
+}
+
+/// Peers have these versions; the update log need not keep them for it.
+///
+/// # Errors
+/// If the disk fails.
+pub async fn retire(node: &Arc<Node>, peer: NodeId, versions: Vec<Version>) -> Result<(), Failure> {
+    let entries = versions.into_iter().map(|version| (version.user, version.entry, version.digest)).collect();
+    node.store.commit(vec![Write::Retire { peer, entries }], Durability::Lazy).await.map_err(disk)?;
+    Ok(())
+}
+
+/// A page of a user's fragment here.
+///
+/// # Errors
+/// If the disk fails.
+pub fn fragment(node: &Node, user: UserId, after: Option<EntryId>) -> Result<Response, Failure> {
+    let fragment = node.store.fragment(user).map_err(disk)?;
+    let mut entries: Vec<Entry> =
+        fragment.entries().filter(|entry| after.is_none_or(|after| entry.id > after)).take(PAGE + 1).cloned().collect();
+    let more = entries.len() > PAGE;
+    entries.truncate(PAGE);
+    Ok(Response::Fragment { entries, more })
+}
+
+/// Users of these buckets with a fragment here.
+///
+/// # Errors
+/// If the disk fails.
+pub fn users(node: &Node, buckets: &[Bucket]) -> Result<Response, Failure> {
+    let mut users = Vec::new();
+    for &bucket in buckets {
+        users.extend(node.store.users(bucket).map_err(disk)?.into_iter().map(|user| (user, bucket)));
+    }
+    Ok(Response::Users(users))
+}
+
+/// Which of these bodies are not here.
+pub fn missing(node: &Node, blobs: Vec<BlobId>) -> Response {
+    let mut seen = HashSet::new();
+    Response::Missing(blobs.into_iter().filter(|&id| seen.insert(id) && !node.store.has_blob(id)).collect())
+}
+
+/// A body's ciphertext.
+///
+/// # Errors
+/// [`Failure::NotFound`]: ask another replica.
+pub async fn blob(node: &Node, id: BlobId) -> Result<Bytes, Failure> {
+    node.store.blob(id).await.map_err(disk)?.ok_or(Failure::NotFound)
+}
+
+/// Serves what peers ask of this replica; other requests are not for it.
+pub async fn serve(node: &Arc<Node>, from: NodeId, request: Request, body: Bytes) -> Result<(Response, Bytes), Failure> {
+    let response = match request {
+        Request::Store { entries } => store(node, entries, body).await.map(|()| Response::Done)?,
+        Request::Update { entries } => Response::Updated(update(node, from, entries).await?),
+        Request::Retire { peer, versions } => retire(node, peer, versions).await.map(|()| Response::Done)?,
+        Request::Fragment { user, after } => fragment(node, user, after)?,
+        Request::Users { buckets } => users(node, &buckets)?,
+        Request::Missing { blobs } => missing(node, blobs),
+        Request::Blob { id } => return Ok((Response::Blob, blob(node, id).await?)),
+        other => return Err(Failure::Invalid(format!("{} is not a request to a replica", other.name()))),
+    };
+    Ok((response, Bytes::new()))
+}

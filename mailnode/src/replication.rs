@@ -1,0 +1,238 @@
+//! Pushing updates of entries to their replicas, and the update log behind it (DESIGN 4).
+//!
+//! The node that begins an update sends the whole new version to every replica at once. Each replica logs it
+//! together with the peers that are not known to have it. What was acknowledged is retired from the others'
+//! logs in batches; what was not stays there, and any replica that has it pushes it on when the peer answers
+//! again ([`redelivery_loop`]). So an update survives the death of whoever began it.
+
+use crate::node::Node;
+use crate::replica;
+use crate::wire::{PAGE, PendingEntry, Request, Response, Updated, Version};
+use cluster::redelivery::GRACE;
+use cluster::{Entry, EntryId, NodeId, Redelivery};
+use futures_util::future::join_all;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A replica that did not answer within this is left to redelivery.
+const DEADLINE: Duration = Duration::from_secs(1);
+/// Acknowledgements are collected for so long before they are passed on.
+const RETIRE_EVERY: Duration = Duration::from_millis(200);
+/// Acknowledgements waiting to be passed on; beyond it they are dropped, and redelivery finds out by itself.
+const RETIRE_LIMIT: usize = 200_000;
+const REDELIVER_EVERY: Duration = Duration::from_millis(500);
+
+/// What became of an update.
+#[derive(Debug, Default)]
+pub struct Pushed {
+    /// On at least one replica's disk.
+    pub durable: Vec<Entry>,
+    /// On none.
+    pub lost: Vec<Entry>,
+    /// Versions that replicas have and that know more than what was pushed.
+    pub newer: Vec<Entry>,
+}
+
+#[derive(Default)]
+pub struct Replication {
+    /// (whom to tell, who has it) -> versions.
+    retires: Mutex<HashMap<(NodeId, NodeId), Vec<Version>>>,
+}
+
+fn version(entry: &Entry, digest: u64) -> Version {
+    Version { user: entry.user, entry: entry.id, digest }
+}
+
+impl Replication {
+    /// Writes new versions to all their replicas that can be reached; resolves when each has answered or was
+    /// given up.
+    pub async fn push(&self, node: &Arc<Node>, entries: Vec<Entry>) -> Pushed {
+        let mut by_node: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
+        for (at, entry) in entries.iter().enumerate() {
+            for &replica in &entry.replicas.value {
+                by_node.entry(replica).or_default().push(at);
+            }
+        }
+        let known: HashSet<NodeId> = node.topology.readable().into_iter().map(|(id, _)| id).collect();
+        let reachable = by_node.iter().filter(|(replica, _)| known.contains(replica));
+        let calls = reachable.flat_map(|(&replica, indexes)| {
+            indexes.chunks(PAGE).map(move |page| (replica, page))
+        });
+        let entries = &entries;
+        let answers = join_all(calls.map(|(replica, page)| async move {
+            let updates = page.iter().filter_map(|&at| entries.get(at)).map(|entry| PendingEntry {
+                pending: others(entry, replica),
+                entry: entry.clone(),
+            });
+            let request = Request::Update { entries: updates.collect() };
+            (replica, page, node.call(replica, request, DEADLINE).await)
+        }))
+        .await;
+        let mut acks: Vec<Vec<(NodeId, u64)>> = vec![Vec::new(); entries.len()];
+        let mut pushed = Pushed::default();
+        for (replica, page, answer) in answers {
+            let Ok(Response::Updated(newer)) = answer else { continue };
+            for (&at, outcome) in page.iter().zip(newer) {
+                match outcome {
+                    Updated::Same => acks[at].push((replica, entries[at].digest())),
+                    Updated::Newer(newer) => {
+                        acks[at].push((replica, newer.digest()));
+                        pushed.newer.push(*newer);
+                    }
+                    Updated::NoBody => {}
+                }
+            }
+        }
+        for (entry, acks) in entries.iter().zip(acks) {
+            if acks.is_empty() {
+                pushed.lost.push(entry.clone());
+            } else {
+                self.retire(entry, &acks);
+                pushed.durable.push(entry.clone());
+            }
+        }
+        pushed
+    }
+
+    /// Each holder has the version of its digest: the others need not keep that for it.
+    pub fn retire(&self, entry: &Entry, holders: &[(NodeId, u64)]) {
+        if holders.len() < 2 {
+            return;
+        }
+        let mut retires = self.retires.lock().unwrap_or_else(PoisonError::into_inner);
+        for &(tell, _) in holders {
+            for &(has, digest) in holders.iter().filter(|(has, _)| *has != tell) {
+                let versions = retires.entry((tell, has)).or_default();
+                if versions.len() < RETIRE_LIMIT {
+                    versions.push(version(entry, digest));
+                }
+            }
+        }
+    }
+
+    async fn pass_on_retires(&self, node: &Arc<Node>) {
+        let retires = std::mem::take(&mut *self.retires.lock().unwrap_or_else(PoisonError::into_inner));
+        join_all(retires.into_iter().map(|((tell, peer), versions)| async move {
+            for page in versions.chunks(PAGE * 4) {
+                let request = Request::Retire { peer, versions: page.to_vec() };
+                // If it is lost, redelivery will find that the peer has it.
+                if node.call(tell, request, DEADLINE).await.is_err() {
+                    return;
+                }
+            }
+        }))
+        .await;
+    }
+}
+
+fn others(entry: &Entry, me: NodeId) -> Vec<NodeId> {
+    entry.replicas.value.iter().copied().filter(|&replica| replica != me).collect()
+}
+
+/// Passes acknowledgements on until the node stops.
+pub async fn retire_loop(node: Arc<Node>) {
+    let mut tick = tokio::time::interval(RETIRE_EVERY);
+    loop {
+        tick.tick().await;
+        node.replication.pass_on_retires(&node).await;
+    }
+}
+
+/// Pushes the update log to peers that can be reached, until the node stops.
+pub async fn redelivery_loop(node: Arc<Node>) {
+    let started = Instant::now();
+    let redelivery = Arc::new(Mutex::new(Redelivery::default()));
+    let mut lives = HashMap::new();
+    let mut tick = tokio::time::interval(REDELIVER_EVERY);
+    loop {
+        tick.tick().await;
+        let readable: HashMap<_, _> = node.topology.readable().into_iter().collect();
+        for peer in node.store.pending_peers() {
+            let life = readable.get(&peer).copied();
+            let mut state = redelivery.lock().unwrap_or_else(PoisonError::into_inner);
+            if life.is_some() && lives.insert(peer, life) != Some(life) {
+                state.returned(peer);
+            }
+            if state.begin(peer, life.is_some(), started.elapsed()) {
+                drop(state);
+                let (node, redelivery) = (node.clone(), redelivery.clone());
+                tokio::spawn(async move {
+                    let delivered = redeliver(&node, peer).await;
+                    let mut state = redelivery.lock().unwrap_or_else(PoisonError::into_inner);
+                    if delivered {
+                        state.succeeded(peer);
+                    } else {
+                        state.failed(peer, started.elapsed());
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// One round over all that `peer` still has to get from us. True unless it failed.
+async fn redeliver(node: &Arc<Node>, peer: NodeId) -> bool {
+    let mut after: Option<(cluster::UserId, EntryId)> = None;
+    loop {
+        let page = node.store.pending(peer, after, PAGE);
+        let Some(last) = page.last() else { return true };
+        after = Some((last.user, last.id));
+        let young = crate::clock::wall_millis().saturating_sub(GRACE.as_millis() as u64);
+        let due: Vec<Entry> =
+            page.into_iter().filter(|entry| entry.latest().unix_millis() <= young).collect();
+        if due.is_empty() {
+            continue;
+        }
+        let needs_body = due.iter().filter(|entry| entry.is_live()).cloned();
+        if !send_bodies(node, peer, needs_body.collect()).await {
+            return false;
+        }
+        let entries: Vec<PendingEntry> = due.iter().cloned().map(PendingEntry::settled).collect();
+        let answer = node.call(peer, Request::Update { entries }, Duration::from_secs(5)).await;
+        let Ok(Response::Updated(outcomes)) = answer else { return false };
+        let (mut acked, mut newer) = (Vec::new(), Vec::new());
+        for (entry, outcome) in due.iter().zip(outcomes) {
+            match outcome {
+                Updated::Same => acked.push(version(entry, entry.digest())),
+                Updated::Newer(joined) => {
+                    // Taking what the peer knows makes us equal, and then its version is acknowledged here.
+                    acked.push(version(&joined, joined.digest()));
+                    newer.push(PendingEntry::settled(*joined));
+                }
+                Updated::NoBody => {}
+            }
+        }
+        if !newer.is_empty() && replica::update(node, node.id, newer).await.is_err() {
+            return false;
+        }
+        if replica::retire(node, peer, acked).await.is_err() {
+            return false;
+        }
+        node.metrics.redelivered.inc_by(due.len() as u64);
+    }
+}
+
+/// The peer may lack the bodies of entries made while it was away. Bodies it has cost one small question.
+async fn send_bodies(node: &Arc<Node>, peer: NodeId, entries: Vec<Entry>) -> bool {
+    let mut asked = HashSet::new();
+    let ids: Vec<_> =
+        entries.iter().map(|entry| entry.blob.id).filter(|id| asked.insert(*id)).collect();
+    let deadline = Duration::from_secs(5);
+    let Ok(Response::Missing(missing)) = node.call(peer, Request::Missing { blobs: ids }, deadline).await else {
+        return false;
+    };
+    for id in missing {
+        let Some(entry) = entries.iter().find(|entry| entry.blob.id == id) else { continue };
+        let Ok(Some(ciphertext)) = node.store.blob(id).await else {
+            tracing::warn!(blob = ?id, "body for redelivery cannot be read here; another replica will send it");
+            continue;
+        };
+        let entries = vec![PendingEntry::settled(entry.clone())];
+        let deadline = Duration::from_secs(30);
+        if node.call_with(peer, Request::Store { entries }, ciphertext, deadline).await.is_err() {
+            return false;
+        }
+    }
+    true
+}

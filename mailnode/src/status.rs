@@ -1,0 +1,76 @@
+//! What a node says of itself.
+
+use crate::node::Node;
+use crate::wire::NodeStatus;
+use cluster::{Bucket, MemberState, NodeId};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+impl Node {
+    /// For `cluster status`. Counting under-replicated entries reads all entries here while a replica is away.
+    pub async fn status(self: &Arc<Self>) -> NodeStatus {
+        let node = self.clone();
+        let counted = tokio::task::spawn_blocking(move || node.under_replicated()).await;
+        let log = self.store.metrics();
+        NodeStatus {
+            load: self.store.load(),
+            under_replicated_entries: counted.unwrap_or_default(),
+            pending_updates: self.pending_updates(),
+            live_bytes: log.live_bytes,
+            dead_bytes: log.dead_bytes,
+            active_users: self.manager.active_users() as u64,
+        }
+    }
+
+    fn pending_updates(&self) -> u64 {
+        self.store.pending_peers().into_iter().map(|peer| self.store.pending_count(peer)).sum()
+    }
+
+    /// Live entries with a replica that does not serve, counted by the first of their replicas that does.
+    fn under_replicated(&self) -> u64 {
+        let state = self.topology.now();
+        let serving: HashSet<NodeId> = state.view.serving().map(|member| member.id).collect();
+        if state.view.members.iter().all(|member| serving.contains(&member.id)) {
+            return 0;
+        }
+        let wanting = |replicas: &[NodeId]| {
+            let first = replicas.iter().find(|replica| serving.contains(replica));
+            first == Some(&self.id) && replicas.iter().any(|replica| !serving.contains(replica))
+        };
+        Bucket::all()
+            .filter_map(|bucket| self.store.users(bucket).ok())
+            .flatten()
+            .filter_map(|user| self.store.fragment(user).ok())
+            .map(|fragment| {
+                let live = fragment.entries().filter(|entry| entry.is_live());
+                live.filter(|entry| wanting(&entry.replicas.value)).count() as u64
+            })
+            .sum()
+    }
+
+    /// Brings the gauges up to date before a scrape.
+    pub fn update_gauges(&self) {
+        let metrics = &self.metrics;
+        let state = self.topology.now();
+        metrics.epoch.set(state.view.epoch.0 as i64);
+        for (label, kind) in [
+            ("joining", MemberState::Joining),
+            ("active", MemberState::Active),
+            ("draining", MemberState::Draining),
+            ("dead", MemberState::Dead),
+        ] {
+            let count = state.view.members.iter().filter(|member| member.state == kind).count();
+            metrics.members.with_label_values(&[label]).set(count as i64);
+        }
+        metrics.active_users.set(self.manager.active_users() as i64);
+        metrics.pending_updates.set(self.pending_updates() as i64);
+        let log = self.store.metrics();
+        metrics.log.commits.set(log.commits as i64);
+        metrics.log.fsyncs.set(log.fsyncs as i64);
+        metrics.log.bytes_written.set(log.bytes_written as i64);
+        metrics.log.live_bytes.set(log.live_bytes as i64);
+        metrics.log.dead_bytes.set(log.dead_bytes as i64);
+        metrics.log.corrupt_records.set(log.corrupt_records as i64);
+        metrics.log.queue.set(i64::from(self.store.load().pending));
+    }
+}

@@ -1,0 +1,136 @@
+//! What this node knows of the cluster now: the view, the user map over it, who is avoided, who is how loaded.
+//! All of it soft.
+
+use cluster::{Bucket, Candidate, Incarnation, Load, Member, NodeId, UserId, UserMap, View};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// A view and what follows from it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ClusterState {
+    pub view: View,
+    pub user_map: UserMap,
+}
+
+/// A load report older than this says nothing.
+const STALE_LOAD: Duration = Duration::from_secs(10);
+
+pub struct Topology {
+    me: NodeId,
+    state: watch::Sender<Arc<ClusterState>>,
+    avoided: RwLock<HashSet<NodeId>>,
+    loads: Mutex<HashMap<NodeId, (Load, Instant)>>,
+}
+
+impl Topology {
+    pub fn new(me: NodeId) -> Self {
+        let view = View::default();
+        let user_map = UserMap::new(&view);
+        Self {
+            me,
+            state: watch::Sender::new(Arc::new(ClusterState { view, user_map })),
+            avoided: RwLock::default(),
+            loads: Mutex::default(),
+        }
+    }
+
+    pub const fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// Installs a view if it is newer. True if it was.
+    pub fn install(&self, view: View) -> bool {
+        self.state.send_if_modified(|state| {
+            let newer = view.epoch > state.view.epoch;
+            if newer {
+                let user_map = UserMap::new(&view);
+                *state = Arc::new(ClusterState { view, user_map });
+            }
+            newer
+        })
+    }
+
+    pub fn now(&self) -> Arc<ClusterState> {
+        self.state.borrow().clone()
+    }
+
+    /// To be told of new views.
+    pub fn watch(&self) -> watch::Receiver<Arc<ClusterState>> {
+        self.state.subscribe()
+    }
+
+    pub fn is_avoided(&self, node: NodeId) -> bool {
+        self.avoided.read().unwrap_or_else(PoisonError::into_inner).contains(&node)
+    }
+
+    /// Routes around a peer, or uses it again.
+    pub fn set_avoided(&self, node: NodeId, avoided: bool) {
+        let mut set = self.avoided.write().unwrap_or_else(PoisonError::into_inner);
+        if avoided {
+            set.insert(node);
+        } else {
+            set.remove(&node);
+        }
+    }
+
+    pub fn report_load(&self, node: NodeId, load: Load) {
+        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        loads.insert(node, (load, Instant::now()));
+    }
+
+    pub fn load(&self, node: NodeId) -> Load {
+        let loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        loads.get(&node).filter(|(_, at)| at.elapsed() < STALE_LOAD).map_or(Load::default(), |(load, _)| *load)
+    }
+
+    pub fn manager_of(&self, user: UserId) -> Option<NodeId> {
+        self.now().user_map.manager_of(user)
+    }
+
+    pub fn is_manager(&self, user: UserId) -> bool {
+        self.manager_of(user) == Some(self.me)
+    }
+
+    /// The user's rendezvous order of active nodes, as placement wants it.
+    pub fn candidates(&self, user: UserId) -> Vec<Candidate> {
+        let state = self.now();
+        let order = state.user_map.order(Bucket::of_user(user));
+        order
+            .into_iter()
+            .map(|node| Candidate {
+                node,
+                zone: state.view.member(node).and_then(|member| member.zone.clone()),
+                load: self.load(node),
+                avoided: self.is_avoided(node),
+            })
+            .collect()
+    }
+
+    /// Members to read from that answer as far as we know, with their incarnations.
+    pub fn readable(&self) -> Vec<(NodeId, Incarnation)> {
+        let state = self.now();
+        let serving = state.view.serving().filter(|member| !self.is_avoided(member.id));
+        serving.map(|member| (member.id, member.incarnation)).collect()
+    }
+
+    pub fn member(&self, node: NodeId) -> Option<Member> {
+        self.now().view.member(node).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cluster::Epoch;
+
+    #[test]
+    fn an_older_view_is_not_installed() {
+        let topology = Topology::new(NodeId(1));
+        assert!(topology.install(View::new(Epoch(5), vec![])));
+        assert!(!topology.install(View::new(Epoch(4), vec![])));
+        assert!(!topology.install(View::new(Epoch(5), vec![])));
+        assert_eq!(topology.now().view.epoch, Epoch(5));
+    }
+}

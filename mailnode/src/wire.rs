@@ -1,0 +1,317 @@
+//! What nodes say to each other, on top of the `rpc` crate: one request enum, one response enum, coded with
+//! postcard. The protocol version that `rpc` negotiates names this set of messages; a variant is only ever
+//! added at the end.
+
+use bytes::Bytes;
+use cluster::mailbox::FlagChange;
+use cluster::{Bucket, Entry, EntryId, Epoch, FolderId, MailMap, NodeId, UserId, View};
+use directory::embedded::{EmbeddedRequest, EmbeddedResponse};
+use serde::{Deserialize, Serialize};
+
+/// Entries in one message between nodes, at most; longer lists are sent in pages.
+pub const PAGE: usize = 2_000;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Are you there? Carries the sender's epoch, so that the one behind can ask for the view.
+    Probe { epoch: Epoch },
+    /// The sender's probes of `about` failed (to the coordinator).
+    Suspect { about: NodeId },
+    /// A newer view (from the coordinator, or in answer to a probe with an older epoch).
+    View(View),
+    /// Verify recipients that the receiver manages; answers with what placement needs.
+    Recipients { users: Vec<UserId>, acting: bool },
+    /// Store a new message: the body (the call's bytes) once, and an entry for each recipient here.
+    Store { entries: Vec<PendingEntry> },
+    /// Tell the manager of entries that are on disk. With `number`, answer with their UIDs.
+    Notice { entries: Vec<Entry>, number: bool, acting: bool },
+    /// Updates of entries (DESIGN 4).
+    Update { entries: Vec<PendingEntry> },
+    /// Which of these bodies do you not have?
+    Missing { blobs: Vec<cluster::BlobId> },
+    /// `peer` has these versions: the receiver's update log need not keep them for it.
+    Retire { peer: NodeId, versions: Vec<Version> },
+    /// The fragment of a user, in pages by entry id.
+    Fragment { user: UserId, after: Option<EntryId> },
+    /// A blob's ciphertext (in the answer's bytes).
+    Blob { id: cluster::BlobId },
+    /// Which users of these buckets do you hold fragments for?
+    Users { buckets: Vec<Bucket> },
+    /// An operation on one user's account, for its manager.
+    User { user: UserId, op: UserOp, acting: bool },
+    /// A folder of a user with sessions at the receiver may have changed (one-way).
+    Changed { user: UserId },
+    /// The embedded user database's own protocol.
+    Directory(EmbeddedRequest),
+    /// How are you?
+    Status,
+}
+
+/// An entry and the peers that are not known to have this version (the update log's remaining nodes).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PendingEntry {
+    pub entry: Entry,
+    pub pending: Vec<NodeId>,
+}
+
+impl PendingEntry {
+    /// With nobody left to tell.
+    pub const fn settled(entry: Entry) -> Self {
+        Self { entry, pending: Vec::new() }
+    }
+}
+
+/// What came of an update at a replica.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Updated {
+    /// On disk, and what was sent is all that the replica knows.
+    Same,
+    /// On disk; the replica knew more, and this is the join.
+    Newer(Box<Entry>),
+    /// Not taken: the replica lacks the message's body. Send that first.
+    NoBody,
+}
+
+/// A state of an entry ([`Entry::digest`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    pub user: UserId,
+    pub entry: EntryId,
+    pub digest: u64,
+}
+
+/// A password on its way to the manager. Never printed.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Password(pub String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum UserOp {
+    Authenticate { password: Password },
+    /// The account's record was changed: read it again.
+    Refresh,
+    Folders,
+    CreateFolder { name: String, special_use: Option<directory::SpecialUse> },
+    DeleteFolder { name: String },
+    RenameFolder { from: String, to: String },
+    Subscribe { name: String, subscribed: bool },
+    Status { folder: FolderId },
+    Open { folder: FolderId },
+    Sync { folder: FolderId, since: u64 },
+    Store { folder: FolderId, uids: Vec<u32>, change: FlagChange, unchanged_since: Option<u64> },
+    Expunge { folder: FolderId, uids: Vec<u32> },
+    Copy { folder: FolderId, uids: Vec<u32>, target: FolderId, remove: bool },
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Response {
+    Done,
+    Failed(Failure),
+    Probe { epoch: Epoch },
+    Recipients(Vec<RecipientState>),
+    /// For each entry of an update, in order.
+    Updated(Vec<Updated>),
+    Missing(Vec<cluster::BlobId>),
+    /// For each entry its UID, with the folder's UIDVALIDITY.
+    Numbered(Vec<Option<Numbered>>),
+    /// A page, and whether there are more.
+    Fragment { entries: Vec<Entry>, more: bool },
+    Blob,
+    Users(Vec<(UserId, Bucket)>),
+    User(UserReply),
+    Directory(EmbeddedResponse),
+    Status(NodeStatus),
+}
+
+/// What a node says of itself in `cluster status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    pub load: cluster::Load,
+    /// Entries here, counted by the first replica that serves, that have fewer serving replicas than they name.
+    pub under_replicated_entries: u64,
+    pub pending_updates: u64,
+    pub live_bytes: u64,
+    pub dead_bytes: u64,
+    pub active_users: u64,
+}
+
+/// Why a node did not do what it was asked to do, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Failure {
+    /// By the receiver's view somebody else manages the user: look at the view again.
+    #[error("not the manager in epoch {0:?}")]
+    NotManager(Epoch),
+    #[error("not found")]
+    NotFound,
+    #[error("already exists")]
+    AlreadyExists,
+    #[error("invalid credentials")]
+    BadCredentials,
+    #[error("over quota")]
+    OverQuota,
+    #[error("{0}")]
+    Invalid(String),
+    /// Try again later.
+    #[error("{0}")]
+    Temporary(String),
+}
+
+/// A recipient, verified by its manager.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum RecipientState {
+    Accepts { mail_map: MailMap },
+    Unknown,
+    Disabled,
+    OverQuota,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Numbered {
+    pub uid_validity: u32,
+    pub uid: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum UserReply {
+    Done,
+    Folders(Vec<FolderInfo>),
+    Status(FolderStatus),
+    Opened(Opened),
+    Changes(FolderChanges),
+    Stored { changes: Vec<Message>, modified: Vec<u32> },
+    Expunged(Vec<u32>),
+    Copied { uid_validity: u32, from: Vec<u32>, to: Vec<u32> },
+}
+
+/// One message as sessions know it: its entry, less what only replicas need.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Message {
+    pub uid: u32,
+    pub entry: EntryId,
+    pub flags: Vec<cluster::Flag>,
+    pub modseq: u64,
+    pub internal_date: i64,
+    pub blob: cluster::BlobRef,
+    pub replicas: Vec<NodeId>,
+}
+
+impl From<&Entry> for Message {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            uid: entry.location.uid.map_or(0, |uid| uid.number),
+            entry: entry.id,
+            flags: entry.flags_set().cloned().collect(),
+            modseq: entry.modseq,
+            internal_date: entry.internal_date,
+            blob: entry.blob.clone(),
+            replicas: entry.replicas.value.clone(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FolderInfo {
+    pub id: FolderId,
+    pub name: String,
+    pub subscribed: bool,
+    pub special_use: Option<directory::SpecialUse>,
+    pub uid_validity: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FolderStatus {
+    pub messages: u32,
+    pub unseen: u32,
+    pub deleted: u32,
+    pub bytes: u64,
+    pub uid_next: u32,
+    pub uid_validity: u32,
+    pub highest_modseq: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Opened {
+    pub uid_validity: u32,
+    pub uid_next: u32,
+    pub highest_modseq: u64,
+    pub messages: Vec<Message>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum FolderChanges {
+    Delta { uid_next: u32, highest_modseq: u64, upserts: Vec<Message>, vanished: Vec<u32> },
+    Everything(Opened),
+}
+
+/// Name of a request for metrics and logs.
+impl Request {
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Probe { .. } => "probe",
+            Self::Suspect { .. } => "suspect",
+            Self::View(_) => "view",
+            Self::Recipients { .. } => "recipients",
+            Self::Store { .. } => "store",
+            Self::Notice { .. } => "notice",
+            Self::Update { .. } => "update",
+            Self::Missing { .. } => "missing",
+            Self::Retire { .. } => "retire",
+            Self::Fragment { .. } => "fragment",
+            Self::Blob { .. } => "blob",
+            Self::Users { .. } => "users",
+            Self::User { .. } => "user",
+            Self::Changed { .. } => "changed",
+            Self::Directory(_) => "directory",
+            Self::Status => "status",
+        }
+    }
+}
+
+/// Encodes a message as (head, body) of a call. A long message without bytes of its own goes into the body,
+/// which is streamed, so that the head stays small.
+pub fn encode<T: Serialize>(message: &T, bytes: Bytes) -> Result<(Bytes, Bytes), postcard::Error> {
+    const LONG: usize = 64 * 1024;
+    let coded = Bytes::from(postcard::to_stdvec(message)?);
+    Ok(if coded.len() > LONG && bytes.is_empty() { (Bytes::new(), coded) } else { (coded, bytes) })
+}
+
+/// The reverse of [`encode`].
+///
+/// # Errors
+/// If a peer sent something that is not such a message.
+pub fn decode<T: serde::de::DeserializeOwned>(head: &Bytes, body: Bytes) -> Result<(T, Bytes), postcard::Error> {
+    if head.is_empty() { Ok((postcard::from_bytes(&body)?, Bytes::new())) } else { Ok((postcard::from_bytes(head)?, body)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_short_and_long_and_with_bytes() {
+        let request = Request::Users { buckets: Bucket::all().collect() };
+        let (head, body) = encode(&request, Bytes::new()).unwrap();
+        let (back, _) = decode::<Request>(&head, body).unwrap();
+        assert!(matches!(back, Request::Users { buckets } if buckets.len() == Bucket::COUNT));
+
+        let long = Response::Users(vec![(UserId(u128::MAX), Bucket(1)); 10_000]);
+        let (head, body) = encode(&long, Bytes::new()).unwrap();
+        assert!(head.is_empty());
+        assert!(matches!(decode::<Response>(&head, body).unwrap().0, Response::Users(users) if users.len() == 10_000));
+
+        let (head, body) = encode(&Response::Blob, Bytes::from_static(b"ciphertext")).unwrap();
+        assert_eq!(&decode::<Response>(&head, body).unwrap().1[..], b"ciphertext");
+    }
+
+    #[test]
+    fn a_password_is_not_printed() {
+        let op = UserOp::Authenticate { password: Password("hunter2".into()) };
+        assert!(!format!("{op:?}").contains("hunter2"));
+    }
+}
