@@ -24,6 +24,7 @@
 mod backend;
 mod flags;
 mod output;
+pub mod syntax;
 
 pub use backend::*;
 pub use flags::{Flags, KeywordError, MAX_KEYWORD_LENGTH, MAX_KEYWORDS, SystemFlag};
