@@ -23,6 +23,7 @@
 
 mod backend;
 mod flags;
+pub mod message;
 mod output;
 pub mod syntax;
 

@@ -213,7 +213,7 @@ impl<'a> Lexer<'a> {
 
     pub fn astring(&mut self) -> Result<Bytes, SyntaxError> {
         match self.peek() {
-            Some(b'"' | b'{' | b'~') => self.string(),
+            Some(b'"' | b'{') => self.string(),
             _ => self.bare("an astring", is_astring_byte),
         }
     }
@@ -221,7 +221,7 @@ impl<'a> Lexer<'a> {
     /// `list-mailbox`: like an astring, with the wildcards.
     pub fn list_mailbox(&mut self) -> Result<Bytes, SyntaxError> {
         match self.peek() {
-            Some(b'"' | b'{' | b'~') => self.string(),
+            Some(b'"' | b'{') => self.string(),
             _ => self.bare("a mailbox pattern", |byte| is_astring_byte(byte) || matches!(byte, b'%' | b'*')),
         }
     }
