@@ -23,8 +23,10 @@
 
 mod backend;
 mod flags;
+pub mod mailbox;
 pub mod message;
 mod output;
+pub mod search;
 pub mod syntax;
 
 pub use backend::*;
