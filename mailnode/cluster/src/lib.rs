@@ -10,6 +10,7 @@
 //! | [`entry`] | one message's record and how two versions of it merge | DESIGN 4 |
 //! | [`fragment`] | the messages of one user on one node | Porcupine, "mailbox fragment" |
 //! | [`view`] | numbered membership list | DESIGN 5 |
+//! | [`membership`] | probes, suspicion, the coordinator's decisions | DESIGN 5 |
 //! | [`user_map`] | bucket -> manager, by rendezvous hashing | DESIGN 1 |
 //! | [`mail_map`] | user -> nodes that hold fragments | DESIGN 1 |
 //! | [`placement`] | which nodes take a new message | Porcupine, DESIGN 6 |
@@ -23,6 +24,7 @@ pub mod fragment;
 pub mod ids;
 pub mod mail_map;
 pub mod mailbox;
+pub mod membership;
 pub mod placement;
 pub mod redelivery;
 pub mod replica_write;

@@ -1,0 +1,323 @@
+//! Who is a member (DESIGN 5): one node's part in it, as a state machine. Events and time come in, effects go
+//! out; the node runs it on sockets and Leases, the simulator on simulated ones.
+//!
+//! - Each node renews its own Lease. The holder of the coordinator Lease decides the membership, numbers it with
+//!   an epoch, publishes it in that Lease with compare-and-set, and pushes it to every node. A higher epoch
+//!   always wins.
+//! - Failures are found three ways: a Lease expires; the ring successors' probes fail, and the coordinator, told
+//!   of it, probes for itself; an operation times out, and the peer is avoided at once and probed.
+//! - Avoiding is local and cheap, expelling is the coordinator's. With the Lease service away nothing can be
+//!   published, so nobody is expelled, and dead peers are merely avoided.
+//! - A member that answers, however late, is not expelled.
+
+mod coordinator;
+mod probing;
+
+use crate::ids::{Epoch, Incarnation, NodeId};
+use crate::view::{Addresses, Member, View};
+use probing::Peers;
+use std::time::Duration;
+
+/// Times, all adjustable; the defaults keep a killed node avoided for less than a second before it is known, and
+/// out of the view in less than three (five, if it was the coordinator).
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Between two probes of a ring successor.
+    pub probe_interval: Duration,
+    /// A probe without an answer for so long has failed.
+    pub probe_timeout: Duration,
+    /// Probes in a row that must fail before a peer is reported, and before the coordinator expels it.
+    pub misses: u32,
+    /// A peer is avoided after so many failed probes in a row.
+    pub misses_to_avoid: u32,
+    /// Ring successors that a node probes.
+    pub successors: usize,
+    /// Without renewal for so long a node's Lease has expired.
+    pub lease: Duration,
+    pub lease_renewal: Duration,
+    pub coordinator_lease: Duration,
+    pub coordinator_renewal: Duration,
+    /// Changes within this time become one view.
+    pub settle: Duration,
+    /// Without a renewal and without an answer from any peer for so long a node takes itself for cut off.
+    pub isolation: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        let millis = Duration::from_millis;
+        Self {
+            probe_interval: millis(250),
+            probe_timeout: millis(250),
+            misses: 3,
+            misses_to_avoid: 2,
+            successors: 2,
+            lease: millis(3_000),
+            lease_renewal: millis(1_000),
+            coordinator_lease: millis(2_000),
+            coordinator_renewal: millis(500),
+            settle: millis(50),
+            isolation: millis(3_000),
+        }
+    }
+}
+
+impl Timing {
+    /// Renewals all over the cluster should stay below about 50 a second (DESIGN 5).
+    pub fn renewal_for(&self, members: usize) -> (Duration, Duration) {
+        let spaced = Duration::from_millis(20 * members as u64).max(self.lease_renewal);
+        (spaced, spaced.saturating_mul(3).max(self.lease))
+    }
+}
+
+/// A node's Lease as the observer saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedLease {
+    pub name: String,
+    pub incarnation: Incarnation,
+    pub addresses: Addresses,
+    pub zone: Option<String>,
+    pub draining: bool,
+    pub expired: bool,
+}
+
+impl ObservedLease {
+    pub fn id(&self) -> NodeId {
+        NodeId::of_name(&self.name)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Time passed; at least every 50 ms.
+    Tick,
+    Leases(Vec<ObservedLease>),
+    /// The coordinator Lease: its holder and the view in it. `ours`: we hold it, surely, for some time yet.
+    /// `vacant`: nobody does, and it may be taken.
+    Coordinator {
+        holder: Option<NodeId>,
+        ours: bool,
+        vacant: bool,
+        view: View,
+    },
+    /// Our Lease was renewed.
+    Renewed,
+    ProbeAnswered(NodeId),
+    ProbeFailed(NodeId),
+    /// A peer is known to answer: a call succeeded.
+    OperationSucceeded(NodeId),
+    OperationFailed(NodeId),
+    /// A member's probes of another fail.
+    Suspected(NodeId),
+    ViewReceived(View),
+    /// The view we wanted to publish is in the coordinator Lease now.
+    Published(View),
+    /// It could not be written: we are coordinator no more, or the service is away.
+    PublishFailed,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    Probe(NodeId),
+    /// Tell the coordinator that `about` does not answer.
+    Report {
+        to: NodeId,
+        about: NodeId,
+    },
+    /// Write ourselves into the vacant coordinator Lease.
+    TakeCoordination,
+    /// Write this view into the coordinator Lease, which we hold.
+    Publish(View),
+    /// Send the view to every member.
+    Push(View),
+    /// This is the view now.
+    Install(View),
+    /// Route around the peer, or use it again.
+    Avoid(NodeId, bool),
+    /// Acknowledge no mail that cannot be replicated.
+    Isolated(bool),
+}
+
+/// One node's part in the membership. `now` is its own monotonic time, from any start.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    me: NodeId,
+    timing: Timing,
+    view: View,
+    leases: Vec<ObservedLease>,
+    holder: Option<NodeId>,
+    /// We hold the coordinator Lease.
+    ours: bool,
+    peers: Peers,
+    publishing: bool,
+    /// Since when the desired membership has differed from the view (later: not to be tried before).
+    differs_since: Option<Duration>,
+    renewed: Duration,
+    answered: Duration,
+    isolated: bool,
+}
+
+impl Membership {
+    pub fn new(me: NodeId, timing: Timing, now: Duration) -> Self {
+        Self {
+            me,
+            timing,
+            view: View::default(),
+            leases: Vec::new(),
+            holder: None,
+            ours: false,
+            peers: Peers::default(),
+            publishing: false,
+            differs_since: None,
+            renewed: now,
+            answered: now,
+            isolated: false,
+        }
+    }
+
+    pub const fn view(&self) -> &View {
+        &self.view
+    }
+
+    pub const fn coordinator(&self) -> Option<NodeId> {
+        self.holder
+    }
+
+    /// A node that wants to join, or a member: how to reach it.
+    pub fn candidate(&self, id: NodeId) -> Option<Member> {
+        let lease = self.leases.iter().find(|lease| lease.id() == id)?;
+        Some(coordinator::member_of(lease))
+    }
+
+    /// Takes one event; the effects are to be carried out in order.
+    pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Tick => {}
+            Event::Leases(leases) => self.leases = leases,
+            Event::Coordinator { holder, ours, vacant, view } => {
+                self.holder = holder;
+                self.ours = ours;
+                self.install(view, &mut effects);
+                if vacant && !ours {
+                    effects.push(Effect::TakeCoordination);
+                }
+            }
+            Event::Renewed => self.renewed = now,
+            Event::ProbeAnswered(peer) => {
+                self.peers.answered(peer, now, &self.timing);
+                self.heard(peer, now, &mut effects);
+            }
+            Event::OperationSucceeded(peer) => {
+                self.peers.alive(peer, now);
+                self.heard(peer, now, &mut effects);
+            }
+            Event::ProbeFailed(peer) => {
+                let misses = self.peers.missed(peer, now);
+                if misses >= self.timing.misses_to_avoid {
+                    self.avoid(peer, &mut effects);
+                }
+                if misses >= self.timing.misses
+                    && !self.ours
+                    && let Some(coordinator) =
+                        self.holder.filter(|&holder| holder != peer && holder != self.me)
+                {
+                    effects.push(Effect::Report { to: coordinator, about: peer });
+                }
+            }
+            Event::OperationFailed(peer) => {
+                self.avoid(peer, &mut effects);
+                self.peers.watch(peer, now);
+            }
+            Event::Suspected(peer) => {
+                if self.ours && self.view.member(peer).is_some() {
+                    self.peers.watch(peer, now);
+                }
+            }
+            Event::ViewReceived(view) => self.install(view, &mut effects),
+            Event::Published(view) => {
+                self.publishing = false;
+                self.install(view.clone(), &mut effects);
+                effects.push(Effect::Push(view));
+            }
+            Event::PublishFailed => {
+                self.publishing = false;
+                self.differs_since = Some(now + self.timing.coordinator_renewal);
+            }
+        }
+        self.coordinate(now, &mut effects);
+        self.probe(now, &mut effects);
+        self.check_isolation(now, &mut effects);
+        effects
+    }
+
+    fn install(&mut self, view: View, effects: &mut Vec<Effect>) {
+        if view.epoch <= self.view.epoch {
+            return;
+        }
+        for member in &view.members {
+            // A new life of a peer starts with a clean record.
+            if self.view.member(member.id).is_some_and(|known| known.incarnation != member.incarnation)
+                && self.peers.forgive(member.id)
+            {
+                effects.push(Effect::Avoid(member.id, false));
+            }
+        }
+        self.view = view.clone();
+        effects.push(Effect::Install(view));
+    }
+
+    fn heard(&mut self, peer: NodeId, now: Duration, effects: &mut Vec<Effect>) {
+        self.answered = now;
+        if self.peers.set_avoided(peer, false) {
+            effects.push(Effect::Avoid(peer, false));
+        }
+    }
+
+    fn avoid(&mut self, peer: NodeId, effects: &mut Vec<Effect>) {
+        if peer != self.me && self.peers.set_avoided(peer, true) {
+            effects.push(Effect::Avoid(peer, true));
+        }
+    }
+
+    /// Members that we probe: our successors in the ring, whoever is avoided or suspected, and as coordinator
+    /// those that want to join.
+    fn probe(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        let ring: Vec<NodeId> = self.view.serving().map(|member| member.id).collect();
+        let after = ring.iter().position(|&id| id > self.me).unwrap_or(0);
+        let others = ring.len().saturating_sub(usize::from(ring.contains(&self.me)));
+        let cycle = ring.iter().cycle().skip(after).filter(|&&id| id != self.me);
+        let mut targets: Vec<NodeId> = cycle.take(self.timing.successors.min(others)).copied().collect();
+        let known = |id: &NodeId| ring.contains(id) || self.leases.iter().any(|lease| lease.id() == *id);
+        targets.extend(self.peers.watched().filter(known));
+        if self.ours {
+            targets.extend(self.joining());
+        }
+        targets.sort_unstable();
+        targets.dedup();
+        targets.retain(|&target| target != self.me);
+        for target in self.peers.due(&targets, now, &self.timing) {
+            effects.push(Effect::Probe(target));
+        }
+        self.peers.keep(|id| targets.contains(id) || ring.contains(id));
+    }
+
+    fn check_isolation(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        let limit = self.timing.isolation;
+        let others = self.view.serving().any(|member| member.id != self.me);
+        let cut_off =
+            others && now.saturating_sub(self.renewed) > limit && now.saturating_sub(self.answered) > limit;
+        if cut_off != self.isolated {
+            self.isolated = cut_off;
+            effects.push(Effect::Isolated(cut_off));
+        }
+    }
+
+    /// Epoch that a new view gets.
+    const fn next_epoch(&self) -> Epoch {
+        self.view.epoch.next()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,452 @@
+//! A small deterministic world: machines, a network with delay and loss, a Lease service with compare-and-set.
+
+use super::*;
+use crate::view::MemberState;
+use std::collections::{BTreeMap, BTreeSet};
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+const STEP: u64 = 10;
+
+struct Random(u64);
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+enum Message {
+    Probe,
+    Answer,
+    NoAnswer,
+    Report(NodeId),
+    View(View),
+}
+
+struct Machine {
+    name: String,
+    incarnation: Incarnation,
+    core: Membership,
+    up: bool,
+    next_renewal: u64,
+    holds: Option<u64>,
+    avoided: BTreeSet<NodeId>,
+    isolated: bool,
+    probes: u64,
+}
+
+struct World {
+    now: u64,
+    random: Random,
+    loss_per_mille: u64,
+    delay: u64,
+    machines: BTreeMap<NodeId, Machine>,
+    /// By (due, number): (to, from, message).
+    messages: BTreeMap<(u64, u64), (NodeId, NodeId, Message)>,
+    sent: u64,
+    /// The time-out of each probe under way.
+    timeouts: BTreeMap<(NodeId, NodeId), (u64, u64)>,
+    leases: BTreeMap<String, (ObservedLease, u64)>,
+    coordinator: (Option<NodeId>, u64, View),
+    lease_service: bool,
+    /// Pairs that cannot talk.
+    cut: BTreeSet<(NodeId, NodeId)>,
+}
+
+impl World {
+    fn new(names: &[&str]) -> Self {
+        let mut world = World {
+            now: 0,
+            random: Random(7),
+            loss_per_mille: 0,
+            delay: 1,
+            machines: BTreeMap::new(),
+            messages: BTreeMap::new(),
+            sent: 0,
+            timeouts: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            coordinator: (None, 0, View::default()),
+            lease_service: true,
+            cut: BTreeSet::new(),
+        };
+        for name in names {
+            world.boot(name);
+        }
+        world
+    }
+
+    fn boot(&mut self, name: &str) {
+        let id = NodeId::of_name(name);
+        let machine = Machine {
+            name: name.to_owned(),
+            incarnation: Incarnation(self.now + 1),
+            core: Membership::new(id, Timing::default(), MS(self.now)),
+            up: true,
+            next_renewal: self.now + self.random.below(1000),
+            holds: None,
+            avoided: BTreeSet::new(),
+            isolated: false,
+            probes: 0,
+        };
+        self.machines.insert(id, machine);
+        self.renew(id);
+    }
+
+    fn renew(&mut self, id: NodeId) -> bool {
+        let Some(machine) = self.machines.get_mut(&id) else { return false };
+        machine.next_renewal = self.now + 1000;
+        if !self.lease_service {
+            return false;
+        }
+        let lease = ObservedLease {
+            name: machine.name.clone(),
+            incarnation: machine.incarnation,
+            addresses: Addresses::default(),
+            zone: None,
+            draining: false,
+            expired: false,
+        };
+        self.leases.insert(machine.name.clone(), (lease, self.now));
+        true
+    }
+
+    fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
+        let lost = self.random.below(1000) < self.loss_per_mille
+            || self.cut.contains(&(from, to))
+            || self.cut.contains(&(to, from));
+        if !lost {
+            let due = self.now + self.delay + self.random.below(self.delay + 1);
+            self.queue(due, to, from, message);
+        }
+    }
+
+    fn queue(&mut self, due: u64, to: NodeId, from: NodeId, message: Message) -> (u64, u64) {
+        self.sent += 1;
+        self.messages.insert((due, self.sent), (to, from, message));
+        (due, self.sent)
+    }
+
+    fn event(&mut self, id: NodeId, event: Event) {
+        let now = MS(self.now);
+        let Some(machine) = self.machines.get_mut(&id).filter(|machine| machine.up) else { return };
+        let effects = machine.core.handle(now, event);
+        for effect in effects {
+            self.carry_out(id, effect);
+        }
+    }
+
+    fn carry_out(&mut self, id: NodeId, effect: Effect) {
+        match effect {
+            Effect::Probe(to) => {
+                if let Some(machine) = self.machines.get_mut(&id) {
+                    machine.probes += 1;
+                }
+                self.send(id, to, Message::Probe);
+                let timeout = self.queue(self.now + 250, id, to, Message::NoAnswer);
+                self.timeouts.insert((id, to), timeout);
+            }
+            Effect::Report { to, about } => self.send(id, to, Message::Report(about)),
+            Effect::TakeCoordination => {
+                let (holder, renewed, _) = &self.coordinator;
+                if self.lease_service && (holder.is_none() || self.now > renewed + 2000) {
+                    self.coordinator.0 = Some(id);
+                    self.coordinator.1 = self.now;
+                    if let Some(machine) = self.machines.get_mut(&id) {
+                        machine.holds = Some(self.now);
+                    }
+                }
+            }
+            Effect::Publish(view) => {
+                if self.lease_service
+                    && self.coordinator.0 == Some(id)
+                    && view.epoch > self.coordinator.2.epoch
+                {
+                    self.coordinator.2 = view.clone();
+                    self.coordinator.1 = self.now;
+                    self.event(id, Event::Published(view));
+                } else {
+                    self.event(id, Event::PublishFailed);
+                }
+            }
+            Effect::Push(view) => {
+                let members: Vec<NodeId> = view.members.iter().map(|member| member.id).collect();
+                for to in members.into_iter().filter(|&to| to != id) {
+                    self.send(id, to, Message::View(view.clone()));
+                }
+            }
+            Effect::Install(_) => {}
+            Effect::Avoid(peer, avoided) => {
+                let Some(machine) = self.machines.get_mut(&id) else { return };
+                if avoided {
+                    machine.avoided.insert(peer);
+                } else {
+                    machine.avoided.remove(&peer);
+                }
+            }
+            Effect::Isolated(isolated) => {
+                if let Some(machine) = self.machines.get_mut(&id) {
+                    machine.isolated = isolated;
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, to: NodeId, from: NodeId, message: Message) {
+        if !self.machines.get(&to).is_some_and(|machine| machine.up) {
+            return;
+        }
+        match message {
+            Message::Probe => self.send(to, from, Message::Answer),
+            Message::Answer => {
+                // The first of answer and time-out counts, as for a call with a deadline.
+                if let Some(timeout) = self.timeouts.remove(&(to, from)) {
+                    self.messages.remove(&timeout);
+                    self.event(to, Event::ProbeAnswered(from));
+                }
+            }
+            Message::NoAnswer => {
+                self.timeouts.remove(&(to, from));
+                self.event(to, Event::ProbeFailed(from));
+            }
+            Message::Report(about) => self.event(to, Event::Suspected(about)),
+            Message::View(view) => self.event(to, Event::ViewReceived(view)),
+        }
+    }
+
+    /// What the driver does: look at the Leases every 300 ms, renew, tick.
+    fn step(&mut self) {
+        self.now += STEP;
+        let now = self.now;
+        while let Some(first) = self.messages.first_entry().filter(|first| first.key().0 <= now) {
+            let (to, from, message) = first.remove();
+            self.deliver(to, from, message);
+        }
+        let ids: Vec<NodeId> = self.machines.keys().copied().collect();
+        for (at, id) in ids.into_iter().enumerate() {
+            if !self.machines[&id].up {
+                continue;
+            }
+            if self.machines[&id].next_renewal <= now && self.renew(id) {
+                self.event(id, Event::Renewed);
+            }
+            if (now / STEP + at as u64).is_multiple_of(30) && self.lease_service {
+                let expired = |renewed: u64| now > renewed + 3000;
+                let leases = self
+                    .leases
+                    .values()
+                    .map(|(lease, renewed)| ObservedLease { expired: expired(*renewed), ..lease.clone() });
+                let leases: Vec<ObservedLease> = leases.collect();
+                self.event(id, Event::Leases(leases));
+                let (holder, renewed, view) = self.coordinator.clone();
+                let ours = holder == Some(id);
+                if ours {
+                    self.coordinator.1 = now;
+                }
+                let vacant = holder.is_none() || now > renewed + 2000;
+                self.event(id, Event::Coordinator { holder, ours, vacant, view });
+            }
+            if (now / STEP + at as u64).is_multiple_of(5) {
+                self.event(id, Event::Tick);
+            }
+        }
+    }
+
+    fn run(&mut self, millis: u64) {
+        let end = self.now + millis;
+        while self.now < end {
+            self.step();
+        }
+    }
+
+    /// Runs until the condition holds; the time it took.
+    fn until(&mut self, limit: u64, condition: impl Fn(&World) -> bool) -> u64 {
+        let begun = self.now;
+        while !condition(self) {
+            assert!(self.now - begun < limit, "not within {limit} ms");
+            self.step();
+        }
+        self.now - begun
+    }
+
+    fn kill(&mut self, id: NodeId) {
+        self.machines.get_mut(&id).unwrap().up = false;
+    }
+
+    fn up(&self) -> impl Iterator<Item = (&NodeId, &Machine)> {
+        self.machines.iter().filter(|(_, machine)| machine.up)
+    }
+
+    fn agree_on(&self, active: &[NodeId]) -> bool {
+        let wanted: BTreeSet<NodeId> = active.iter().copied().collect();
+        self.up().all(|(_, machine)| {
+            let seen: BTreeSet<NodeId> = machine.core.view().active().map(|member| member.id).collect();
+            seen == wanted
+        })
+    }
+
+    fn ids(&self) -> Vec<NodeId> {
+        self.machines.keys().copied().collect()
+    }
+}
+
+fn formed(names: &[&str]) -> World {
+    let mut world = World::new(names);
+    let ids = world.ids();
+    let took = world.until(5_000, |world| world.agree_on(&ids));
+    assert!(took < 2_000, "{took} ms to form");
+    world.run(2_000);
+    world
+}
+
+fn without(world: &World, gone: &[NodeId]) -> Vec<NodeId> {
+    world.ids().into_iter().filter(|id| !gone.contains(id)).collect()
+}
+
+#[test]
+fn nodes_find_each_other_and_agree() {
+    let world = formed(&["a", "b", "c", "d", "e"]);
+    let epochs: BTreeSet<_> = world.machines.values().map(|machine| machine.core.view().epoch).collect();
+    assert_eq!(epochs.len(), 1);
+}
+
+#[test]
+fn a_killed_node_is_avoided_within_a_second_and_out_within_three() {
+    let mut world = formed(&["a", "b", "c", "d", "e"]);
+    let coordinator = world.coordinator.0.unwrap();
+    let victim = *world.ids().iter().find(|id| **id != coordinator).unwrap();
+    world.kill(victim);
+    let avoided =
+        world.until(2_000, |world| world.up().any(|(_, machine)| machine.avoided.contains(&victim)));
+    assert!(avoided <= 1_000, "{avoided} ms");
+    let left = without(&world, &[victim]);
+    let out = avoided + world.until(5_000, |world| world.agree_on(&left));
+    assert!(out <= 3_000, "{out} ms");
+    let dead = world.up().all(|(_, machine)| {
+        machine.core.view().member(victim).is_some_and(|member| member.state == MemberState::Dead)
+    });
+    assert!(dead, "it is remembered, so that updates are kept for it");
+}
+
+#[test]
+fn a_killed_coordinator_is_replaced_and_out_within_five_seconds() {
+    let mut world = formed(&["a", "b", "c", "d"]);
+    let victim = world.coordinator.0.unwrap();
+    world.kill(victim);
+    let left = without(&world, &[victim]);
+    let out = world.until(8_000, |world| world.agree_on(&left));
+    assert!(out <= 5_000, "{out} ms");
+}
+
+#[test]
+fn two_killed_at_once_are_out_and_a_failed_operation_avoids_at_once() {
+    let mut world = formed(&["a", "b", "c", "d", "e"]);
+    let coordinator = world.coordinator.0.unwrap();
+    let victims: Vec<NodeId> = world.ids().into_iter().filter(|id| *id != coordinator).take(2).collect();
+    victims.iter().for_each(|&victim| world.kill(victim));
+    world.event(coordinator, Event::OperationFailed(victims[0]));
+    assert!(world.machines[&coordinator].avoided.contains(&victims[0]));
+    let left = without(&world, &victims);
+    assert!(world.until(8_000, |world| world.agree_on(&left)) <= 4_000);
+}
+
+#[test]
+fn a_restarted_node_is_back_with_its_new_life_and_no_longer_avoided() {
+    let mut world = formed(&["a", "b", "c"]);
+    let coordinator = world.coordinator.0.unwrap();
+    let victim = *world.ids().iter().find(|id| **id != coordinator).unwrap();
+    let name = world.machines[&victim].name.clone();
+    world.kill(victim);
+    let left = without(&world, &[victim]);
+    world.until(8_000, |world| world.agree_on(&left));
+    world.boot(&name);
+    let all = world.ids();
+    assert!(world.until(8_000, |world| world.agree_on(&all)) <= 2_000);
+    world.run(1_000);
+    assert!(world.machines.values().all(|machine| machine.avoided.is_empty()));
+    // And without having been missed at all: killed and back before anybody noticed.
+    world.kill(victim);
+    world.boot(&name);
+    let life = world.machines[&victim].incarnation;
+    world.until(5_000, |world| {
+        world.machines.values().all(|machine| {
+            machine.core.view().member(victim).is_some_and(|member| member.incarnation == life)
+        })
+    });
+}
+
+#[test]
+fn with_the_lease_service_away_nobody_is_expelled_and_a_dead_peer_is_avoided() {
+    let mut world = formed(&["a", "b", "c", "d"]);
+    world.lease_service = false;
+    world.run(60_000);
+    let all = world.ids();
+    assert!(world.agree_on(&all));
+    assert!(world.machines.values().all(|machine| !machine.isolated));
+    let victim = all[0];
+    world.kill(victim);
+    world.run(600_000);
+    assert!(world.agree_on(&all), "nothing can be published");
+    assert!(world.up().any(|(_, machine)| machine.avoided.contains(&victim)));
+    world.lease_service = true;
+    let left = without(&world, &[victim]);
+    world.until(20_000, |world| world.agree_on(&left));
+}
+
+#[test]
+fn the_side_without_the_coordinator_keeps_its_view_knows_it_is_cut_off_and_comes_back() {
+    let mut world = formed(&["a", "b", "c", "d", "e"]);
+    let coordinator = world.coordinator.0.unwrap();
+    let alone = *world.ids().iter().find(|id| **id != coordinator).unwrap();
+    for other in world.ids() {
+        world.cut.insert((alone, other));
+    }
+    // Cut off from its peers and (it renews nothing) from the Lease service.
+    world.machines.get_mut(&alone).unwrap().next_renewal = u64::MAX;
+    world.run(8_000);
+    let left = without(&world, &[alone]);
+    let others_agree = left.iter().all(|id| world.machines[id].core.view().active().count() == 4);
+    assert!(others_agree);
+    assert!(world.machines[&alone].isolated);
+    world.cut.clear();
+    world.machines.get_mut(&alone).unwrap().next_renewal = world.now;
+    let all = world.ids();
+    world.until(8_000, |world| world.agree_on(&all));
+    world.run(1_000);
+    assert!(!world.machines[&alone].isolated);
+}
+
+#[test]
+fn a_hundred_nodes_with_a_percent_of_loss_lose_no_member_in_two_minutes() {
+    let names: Vec<String> = (0..100).map(|n| format!("node-{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut world = World::new(&names);
+    let ids = world.ids();
+    world.until(20_000, |world| world.agree_on(&ids));
+    world.run(2_000);
+    let epoch = world.coordinator.2.epoch;
+    world.loss_per_mille = 10;
+    let probes: u64 = world.machines.values().map(|machine| machine.probes).sum();
+    world.run(120_000);
+    assert_eq!(world.coordinator.2.epoch, epoch);
+    let probed: u64 = world.machines.values().map(|machine| machine.probes).sum::<u64>() - probes;
+    let each = probed as f64 / 100.0 / 120.0;
+    assert!(each < 9.0, "{each} probes a second a node, whatever the size");
+}
+
+#[test]
+fn a_slow_node_is_not_expelled() {
+    let mut world = formed(&["a", "b", "c", "d"]);
+    let epoch = world.coordinator.2.epoch;
+    world.delay = 60;
+    world.run(60_000);
+    assert_eq!(world.coordinator.2.epoch, epoch);
+}
+
+#[test]
+fn an_old_view_is_ignored() {
+    let mut world = formed(&["a", "b", "c"]);
+    let id = world.ids()[0];
+    let before = world.machines[&id].core.view().clone();
+    world.event(id, Event::ViewReceived(View::new(Epoch(1), Vec::new())));
+    assert_eq!(*world.machines[&id].core.view(), before);
+}
