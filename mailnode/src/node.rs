@@ -134,7 +134,9 @@ impl Node {
             }
             Err(error) => {
                 tracing::debug!(peer = %node, request = name, %error, "call failed");
-                if !matches!(error, rpc::Error::Overloaded) {
+                // A probe's failure is told by whoever probes; an overloaded peer is not a dead one.
+                let probe = name == "probe";
+                if !probe && !matches!(error, rpc::Error::Overloaded | rpc::Error::TooLarge { .. }) {
                     self.membership.operation_failed(node);
                 }
                 Err(CallError::Away(node))
@@ -151,7 +153,8 @@ impl Node {
     }
 
     fn peer(&self, node: NodeId) -> Option<rpc::Peer> {
-        let member = self.topology.member(node).or_else(|| self.membership.candidate(node))?;
+        // The Lease of a node that came back may have a newer address than the view.
+        let member = self.membership.candidate(node).or_else(|| self.topology.member(node))?;
         Some(self.pool.peer(rpc::PeerAddress {
             node_id: node.0,
             name: member.name,
@@ -185,11 +188,14 @@ impl Node {
     ) -> Result<(Response, Bytes), Failure> {
         let response = match request {
             Request::Probe { epoch } => {
-                self.membership.probe_received(from, epoch);
-                Response::Probe { epoch: self.topology.now().view.epoch }
+                let view = &self.topology.now().view;
+                if view.epoch > epoch && from != self.id {
+                    self.tell(from, Request::View(view.clone()));
+                }
+                Response::Probe { epoch: view.epoch }
             }
             Request::Suspect { about } => {
-                self.membership.suspect_reported(from, about);
+                self.membership.suspect_reported(about);
                 Response::Done
             }
             Request::View(view) => {
@@ -239,7 +245,7 @@ impl Node {
                     Ok(response) => return Ok(response),
                     Err(CallError::Refused(Failure::NotManager(epoch))) => {
                         last = Failure::NotManager(epoch);
-                        self.membership.epoch_seen(node, epoch);
+                        // One of us is behind; views travel within milliseconds.
                         break;
                     }
                     Err(CallError::Refused(failure)) => return Err(failure),

@@ -66,7 +66,11 @@ pub async fn status(State(state): State<AdminState>) -> Json<ClusterStatus> {
     let sum = |value: fn(&NodeStatus) -> u64| members.iter().filter_map(|m| m.node.as_ref()).map(value).sum();
     Json(ClusterStatus {
         epoch: known.view.epoch.0,
-        coordinator: node.membership.coordinator(),
+        coordinator: node
+            .membership
+            .coordinator()
+            .and_then(|id| known.view.member(id))
+            .map(|member| member.name.clone()),
         under_replicated_entries: sum(|status| status.under_replicated_entries),
         pending_updates: sum(|status| status.pending_updates),
         members,

@@ -183,10 +183,9 @@ impl Membership {
         self.holder
     }
 
-    /// A node that wants to join, or a member: how to reach it.
-    pub fn candidate(&self, id: NodeId) -> Option<Member> {
-        let lease = self.leases.iter().find(|lease| lease.id() == id)?;
-        Some(coordinator::member_of(lease))
+    /// Nodes with a live Lease, members or not: how to reach them.
+    pub fn candidates(&self) -> Vec<Member> {
+        self.leases.iter().filter(|lease| !lease.expired).map(coordinator::member_of).collect()
     }
 
     /// Takes one event; the effects are to be carried out in order.

@@ -1,0 +1,303 @@
+//! The shell around [`cluster::membership`]: feeds it Leases, probes and the outcome of calls, and carries out
+//! what it says.
+
+use crate::node::Node;
+use crate::wire::{Request, Response};
+use cluster::membership::{Effect, Event, Membership, ObservedLease, Timing};
+use cluster::{Epoch, Incarnation, Member, NodeId, View};
+use lease::{CoordinatorLease, LeaseError, LeaseService, MemberLease, Observer};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+
+const TICK: Duration = Duration::from_millis(50);
+/// How often the Leases are read.
+const LOOK: Duration = Duration::from_millis(300);
+/// Events that wait for the machine; more are dropped, as the next probe tells the same.
+const EVENTS: usize = 4096;
+
+/// What the rest of the node tells the membership, and asks it.
+pub struct MembershipHandle {
+    events: mpsc::Sender<Event>,
+    known: Arc<Mutex<Known>>,
+    isolated: Arc<AtomicBool>,
+}
+
+#[derive(Default)]
+struct Known {
+    coordinator: Option<NodeId>,
+    /// Nodes with a Lease that may not be in the view yet.
+    candidates: Vec<Member>,
+}
+
+/// The other end of a [`MembershipHandle`].
+pub struct Driver {
+    events: mpsc::Receiver<Event>,
+    sender: mpsc::Sender<Event>,
+    known: Arc<Mutex<Known>>,
+    isolated: Arc<AtomicBool>,
+}
+
+impl MembershipHandle {
+    pub fn new() -> (Self, Driver) {
+        let (sender, events) = mpsc::channel(EVENTS);
+        let (known, isolated): (Arc<Mutex<Known>>, Arc<AtomicBool>) = Default::default();
+        let driver =
+            Driver { events, sender: sender.clone(), known: known.clone(), isolated: isolated.clone() };
+        (Self { events: sender, known, isolated }, driver)
+    }
+
+    fn tell(&self, event: Event) {
+        // Full: dropping one is safe, probes repeat what matters.
+        let _ = self.events.try_send(event);
+    }
+
+    pub fn operation_succeeded(&self, node: NodeId) {
+        self.tell(Event::OperationSucceeded(node));
+    }
+
+    pub fn operation_failed(&self, node: NodeId) {
+        self.tell(Event::OperationFailed(node));
+    }
+
+    pub fn suspect_reported(&self, about: NodeId) {
+        self.tell(Event::Suspected(about));
+    }
+
+    pub fn view_received(&self, view: View) {
+        self.tell(Event::ViewReceived(view));
+    }
+
+    pub fn coordinator(&self) -> Option<NodeId> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).coordinator
+    }
+
+    /// A node that is not in the view but has a Lease.
+    pub fn candidate(&self, id: NodeId) -> Option<Member> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.candidates.iter().find(|member| member.id == id).cloned()
+    }
+
+    /// Neither the Lease service nor any peer answers us.
+    pub fn is_isolated(&self) -> bool {
+        self.isolated.load(Ordering::Relaxed)
+    }
+}
+
+/// Runs until the node stops; then releases its Leases.
+pub async fn run<L: LeaseService>(
+    node: Arc<Node>,
+    mut driver: Driver,
+    leases: L,
+    mut lease: MemberLease,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let timing = Timing::default();
+    let started = Instant::now();
+    let mut core = Membership::new(node.id, timing, Duration::ZERO);
+    let shell = Shell { node: node.clone(), leases, sender: driver.sender.clone(), started };
+    let (mut tick, mut look) = (tokio::time::interval(TICK), tokio::time::interval(LOOK));
+    let mut renew = Instant::now();
+    let observer = Arc::new(tokio::sync::Mutex::new(Observer::default()));
+    loop {
+        let event = tokio::select! {
+            _ = stopping.wait_for(|stopping| *stopping) => break,
+            Some(event) = driver.events.recv() => event,
+            _ = look.tick() => {
+                let (shell, observer) = (shell.clone(), observer.clone());
+                let epoch = core.view().epoch;
+                tokio::spawn(async move { shell.look(&observer, &timing, epoch).await });
+                continue;
+            }
+            _ = tick.tick() => Event::Tick,
+        };
+        let (interval, duration) = timing.renewal_for(core.view().members.len());
+        if renew.elapsed() >= interval || lease.renewals == 0 {
+            renew = Instant::now();
+            lease.renewals += 1;
+            lease.duration_millis = duration.as_millis() as u64;
+            let (shell, lease) = (shell.clone(), lease.clone());
+            tokio::spawn(async move { shell.renew(lease).await });
+        }
+        let effects = core.handle(started.elapsed(), event);
+        {
+            let mut known = driver.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.coordinator = core.coordinator();
+            known.candidates = core.candidates();
+        }
+        for effect in effects {
+            if let Effect::Isolated(isolated) = effect {
+                tracing::warn!(isolated, "cut off from the Lease service and all peers");
+                driver.isolated.store(isolated, Ordering::Relaxed);
+            } else {
+                shell.carry_out(effect, core.view().epoch);
+            }
+        }
+    }
+    shell.leave(&lease.name).await;
+}
+
+struct Shell<L> {
+    node: Arc<Node>,
+    leases: L,
+    sender: mpsc::Sender<Event>,
+    started: Instant,
+}
+
+impl<L: Clone> Clone for Shell<L> {
+    fn clone(&self) -> Self {
+        let Self { node, leases, sender, started } = self;
+        Self { node: node.clone(), leases: leases.clone(), sender: sender.clone(), started: *started }
+    }
+}
+
+impl<L: LeaseService> Shell<L> {
+    async fn tell(&self, event: Event) {
+        let _ = self.sender.send(event).await;
+    }
+
+    async fn renew(&self, lease: MemberLease) {
+        match self.leases.renew(&lease).await {
+            Ok(()) => self.tell(Event::Renewed).await,
+            Err(error) => tracing::warn!(%error, "Lease not renewed"),
+        }
+    }
+
+    fn is_mine(&self, lease: &CoordinatorLease) -> bool {
+        lease.holder.as_deref() == Some(&self.node.settings.name)
+    }
+
+    /// Reads all Leases, and renews the coordinator Lease if it is ours.
+    async fn look(&self, observer: &tokio::sync::Mutex<Observer>, timing: &Timing, epoch: Epoch) {
+        let Ok(mut observer) = observer.try_lock() else { return };
+        let now = self.started.elapsed();
+        match self.leases.members().await {
+            Ok(leases) => {
+                let expired = observer.members(&leases, now);
+                let observed = leases.into_iter().zip(expired).map(|(lease, expired)| ObservedLease {
+                    name: lease.name,
+                    incarnation: lease.incarnation,
+                    addresses: lease.addresses,
+                    zone: lease.zone,
+                    draining: lease.draining,
+                    expired,
+                });
+                self.tell(Event::Leases(observed.collect())).await;
+            }
+            Err(error) => tracing::warn!(%error, "Leases cannot be read"),
+        }
+        let lease = match self.leases.coordinator().await {
+            Ok(lease) => lease.unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(%error, "coordinator Lease cannot be read");
+                return;
+            }
+        };
+        let mine = self.is_mine(&lease);
+        // A holder that came back in a new life has the Lease yet, by its name.
+        let vacant = !mine && observer.coordinator_expired(&lease, now);
+        let mut ours = mine;
+        if mine {
+            let version = lease.version;
+            let renewed = CoordinatorLease {
+                incarnation: self.incarnation(),
+                duration_millis: timing.coordinator_lease.as_millis() as u64,
+                ..lease.clone()
+            };
+            ours = self.leases.write_coordinator(version, renewed).await.is_ok();
+        }
+        let holder = lease.holder.as_deref().map(NodeId::of_name);
+        // A Lease that was lost and made anew may carry an older view than ours; then ours is published again.
+        let view = if lease.view.epoch >= epoch { lease.view } else { View::default() };
+        self.tell(Event::Coordinator { holder, ours, vacant, view }).await;
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        Incarnation(self.node.pool.endpoint().identity().incarnation)
+    }
+
+    fn carry_out(&self, effect: Effect, epoch: Epoch) {
+        let shell = self.clone();
+        match effect {
+            Effect::Install(view) => {
+                self.node.topology.install(view);
+            }
+            Effect::Avoid(peer, avoided) => {
+                tracing::info!(%peer, avoided, "routing");
+                self.node.topology.set_avoided(peer, avoided);
+            }
+            Effect::Probe(to) => {
+                tokio::spawn(async move { shell.probe(to, epoch).await });
+            }
+            Effect::Report { to, about } => self.node.tell(to, Request::Suspect { about }),
+            Effect::Push(view) => {
+                for member in view.members.iter().filter(|member| member.id != self.node.id) {
+                    self.node.tell(member.id, Request::View(view.clone()));
+                }
+            }
+            Effect::TakeCoordination => {
+                tokio::spawn(async move { shell.take_coordination().await });
+            }
+            Effect::Publish(view) => {
+                tokio::spawn(async move { shell.publish(view).await });
+            }
+            Effect::Isolated(_) => {}
+        }
+    }
+
+    /// Probes do not go through [`Node::call`]: their outcome is an event of its own.
+    async fn probe(&self, to: NodeId, epoch: Epoch) {
+        let timeout = Timing::default().probe_timeout;
+        let event = match self.node.call(to, Request::Probe { epoch }, timeout).await {
+            Ok(Response::Probe { .. }) => Event::ProbeAnswered(to),
+            _ => Event::ProbeFailed(to),
+        };
+        self.tell(event).await;
+    }
+
+    async fn take_coordination(&self) {
+        let outcome = async {
+            let known = self.leases.coordinator().await?.unwrap_or_default();
+            let taken = CoordinatorLease {
+                holder: Some(self.node.settings.name.clone()),
+                incarnation: self.incarnation(),
+                duration_millis: Timing::default().coordinator_lease.as_millis() as u64,
+                ..known.clone()
+            };
+            self.leases.write_coordinator(known.version, taken).await
+        };
+        match outcome.await {
+            Ok(()) => tracing::info!("this node is the coordinator now"),
+            Err(LeaseError::Conflict) => {}
+            Err(error) => tracing::warn!(%error, "coordinator Lease"),
+        }
+    }
+
+    async fn publish(&self, view: View) {
+        let outcome = async {
+            let known = self.leases.coordinator().await?.unwrap_or_default();
+            if !self.is_mine(&known) || known.view.epoch >= view.epoch {
+                return Err(LeaseError::Conflict);
+            }
+            let version = known.version;
+            self.leases.write_coordinator(version, CoordinatorLease { view: view.clone(), ..known }).await
+        };
+        let event = match outcome.await {
+            Ok(()) => Event::Published(view),
+            Err(_) => Event::PublishFailed,
+        };
+        self.tell(event).await;
+    }
+
+    /// Stops on purpose: nobody has to wait for our Leases to expire.
+    async fn leave(&self, name: &str) {
+        let _ = self.leases.release(name).await;
+        if let Ok(Some(lease)) = self.leases.coordinator().await
+            && self.is_mine(&lease)
+        {
+            let version = lease.version;
+            let _ = self.leases.write_coordinator(version, CoordinatorLease { holder: None, ..lease }).await;
+        }
+    }
+}
