@@ -6,7 +6,7 @@ use crate::node::Node;
 use crate::wire::{Failure, PendingEntry, Request, Response};
 use bytes::Bytes;
 use cluster::{
-    Entry, EntryId, Flag, FolderId, Location, MailMap, NodeId, Progress, Register, ReplicaWrite, StoreCall,
+    Entry, Flag, FolderId, Location, MailMap, NodeId, Progress, Register, ReplicaWrite, StoreCall,
     Timestamp, UserId, placement,
 };
 use futures_util::StreamExt;
@@ -183,9 +183,4 @@ pub async fn take_back(node: &Arc<Node>, entry: &Entry) {
     let mut gone = entry.clone();
     gone.expunged = Some(node.clock.now());
     node.replication.push(node, vec![gone]).await;
-}
-
-/// Ids of entries, for logs.
-pub fn ids(entries: &[Entry]) -> Vec<EntryId> {
-    entries.iter().map(|entry| entry.id).collect()
 }

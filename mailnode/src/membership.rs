@@ -95,7 +95,7 @@ pub async fn run<L: LeaseService>(
 ) {
     let timing = Timing::default();
     let started = Instant::now();
-    let mut core = Membership::new(node.id, timing, Duration::ZERO);
+    let mut core = Membership::new(node.id, timing, Duration::ZERO, remembered(&node));
     let shell = Shell { node: node.clone(), leases, sender: driver.sender.clone(), started };
     let (mut tick, mut look) = (tokio::time::interval(TICK), tokio::time::interval(LOOK));
     let mut renew = Instant::now();
@@ -136,6 +136,26 @@ pub async fn run<L: LeaseService>(
         }
     }
     shell.leave(&lease.name).await;
+}
+
+/// Where the last view is kept on this node's disk, beyond the keys of the user database.
+const VIEW_KEY: &[u8] = b"\xff\xffview";
+
+fn remembered(node: &Node) -> View {
+    let record = node.store.record(VIEW_KEY).ok().flatten();
+    record.and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default()
+}
+
+/// A hint for our next life; nothing is wrong if it is lost.
+fn remember(node: &Arc<Node>, view: &View) {
+    let Ok(bytes) = postcard::to_stdvec(view) else { return };
+    let record = storage::Write::Record { key: VIEW_KEY.to_vec(), value: Some(bytes.into()) };
+    let node = node.clone();
+    tokio::spawn(async move {
+        if let Err(error) = node.store.commit(vec![record], storage::Durability::Lazy).await {
+            tracing::warn!(%error, "the view is not remembered");
+        }
+    });
 }
 
 struct Shell<L> {
@@ -221,6 +241,7 @@ impl<L: LeaseService> Shell<L> {
         let shell = self.clone();
         match effect {
             Effect::Install(view) => {
+                remember(&self.node, &view);
                 self.node.topology.install(view);
             }
             Effect::Avoid(peer, avoided) => {

@@ -9,6 +9,7 @@ use crate::crypto::Keys;
 use crate::manager::Manager;
 use crate::membership::MembershipHandle;
 use crate::metrics::Metrics;
+use crate::notices::Notices;
 use crate::replication::Replication;
 use crate::sessions::Watchers;
 use crate::topology::Topology;
@@ -42,6 +43,7 @@ pub struct Node {
     pub topology: Topology,
     pub manager: Manager,
     pub replication: Replication,
+    pub notices: Notices,
     pub watchers: Watchers,
     pub users: UserDatabase,
     pub membership: MembershipHandle,
@@ -55,9 +57,12 @@ pub struct Node {
 /// Why a call to a node brought no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
+    /// The node cannot be reached; it was not asked.
+    #[error("node {0} cannot be reached")]
+    Away(NodeId),
     /// The node does not answer; whether it did what was asked is not known.
     #[error("node {0} does not answer")]
-    Away(NodeId),
+    Unknown(NodeId),
     /// It answered, and will not.
     #[error("{0}")]
     Refused(Failure),
@@ -66,7 +71,7 @@ pub enum CallError {
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         match error {
-            CallError::Away(_) => Self::Temporary(error.to_string()),
+            CallError::Away(_) | CallError::Unknown(_) => Self::Temporary(error.to_string()),
             CallError::Refused(failure) => failure,
         }
     }
@@ -103,7 +108,7 @@ impl Node {
     ) -> Result<(Response, Bytes), CallError> {
         let (response, body) = if node == self.id {
             let handled = tokio::time::timeout(deadline, self.clone().handle_boxed(node, request, body));
-            handled.await.map_err(|_| CallError::Away(node))?
+            handled.await.map_err(|_| CallError::Unknown(node))?
         } else {
             self.call_peer(node, request, body, deadline).await?
         };
@@ -125,7 +130,12 @@ impl Node {
         let (head, body) = encode(&request, body).map_err(|error| {
             CallError::Refused(Failure::Invalid(format!("{name} cannot be encoded: {error}")))
         })?;
-        match peer.call(METHOD, head, body, deadline).await {
+        let answer = tokio::select! {
+            answer = peer.call(METHOD, head, body, deadline) => answer,
+            // A probe decides whether the peer is avoided; anything else need not wait for what will not come.
+            () = self.topology.until_avoided(node), if name != "probe" => return Err(CallError::Unknown(node)),
+        };
+        match answer {
             Ok(answer) => {
                 self.membership.operation_succeeded(node);
                 decode(&answer.head, answer.body).map_err(|error| {
@@ -139,7 +149,7 @@ impl Node {
                 if !probe && !matches!(error, rpc::Error::Overloaded | rpc::Error::TooLarge { .. }) {
                     self.membership.operation_failed(node);
                 }
-                Err(CallError::Away(node))
+                Err(if error.certainly_not_executed() { CallError::Away(node) } else { CallError::Unknown(node) })
             }
         }
     }
@@ -212,6 +222,10 @@ impl Node {
             Request::Notice { entries, number, acting } => {
                 Response::Numbered(self.manager.notice(self, entries, number, acting).await?)
             }
+            Request::NoticesLost => {
+                self.manager.notices_lost();
+                Response::Done
+            }
             Request::User { user, op, acting } => {
                 Response::User(self.manager.operate(self, from, user, op, acting).await?)
             }
@@ -240,8 +254,9 @@ impl Node {
             order.sort_by_key(|&node| self.topology.is_avoided(node));
             let manager = state.user_map.manager(bucket);
             for node in order.into_iter().take(3) {
-                let acting = manager != Some(node);
-                match self.call(node, request(acting), deadline).await {
+                let request = request(manager != Some(node));
+                let repeatable = request.is_repeatable();
+                match self.call(node, request, deadline).await {
                     Ok(response) => return Ok(response),
                     Err(CallError::Refused(Failure::NotManager(epoch))) => {
                         last = Failure::NotManager(epoch);
@@ -249,6 +264,7 @@ impl Node {
                         break;
                     }
                     Err(CallError::Refused(failure)) => return Err(failure),
+                    Err(unknown @ CallError::Unknown(_)) if !repeatable => return Err(unknown.into()),
                     Err(away) => {
                         self.metrics.manager_retries.inc();
                         last = away.into();
@@ -297,24 +313,6 @@ impl Node {
             groups.entry(state.user_map.manager_of(user)).or_default().push(user);
         }
         groups.into_values().collect()
-    }
-
-    /// Tells the managers of entries that are on disk (DESIGN 2, step 7). A manager that cannot be reached has
-    /// nothing to lose: its successor builds from the fragments.
-    pub async fn notice(self: &Arc<Self>, entries: Vec<Entry>) {
-        let mut groups: HashMap<Option<NodeId>, Vec<Entry>> = HashMap::new();
-        for entry in entries {
-            groups.entry(self.topology.manager_of(entry.user)).or_default().push(entry);
-        }
-        let calls = groups.into_values().map(|entries| async move {
-            let Some(first) = entries.first() else { return };
-            let bucket = Bucket::of_user(first.user);
-            let request = |acting| Request::Notice { entries: entries.clone(), number: false, acting };
-            if let Err(failure) = self.ask_manager(bucket, request, SHORT_DEADLINE).await {
-                tracing::debug!(%failure, "no manager could be told of new entries");
-            }
-        });
-        futures_util::future::join_all(calls).await;
     }
 
     /// Tells the manager of one user's new entries and waits for their UIDs.

@@ -9,6 +9,9 @@ use std::sync::Arc;
 use storage::{Durability, Outcome, Write};
 
 fn disk(error: storage::Error) -> Failure {
+    if let storage::Error::WrongName(name) = &error {
+        return Failure::Invalid(format!("the body does not match its name {name}"));
+    }
     tracing::error!(%error, "storage");
     Failure::Temporary("this node cannot use its disk".into())
 }
@@ -21,15 +24,24 @@ fn disk(error: storage::Error) -> Failure {
 pub async fn store(node: &Arc<Node>, entries: Vec<PendingEntry>, body: Bytes) -> Result<(), Failure> {
     let Some(first) = entries.first() else { return Ok(()) };
     let id = first.entry.blob.id;
-    if entries.iter().any(|pending| pending.entry.blob.id != id) || BlobId::of(&body) != id {
-        return Err(Failure::Invalid("the body does not match its name".into()));
+    if entries.iter().any(|pending| pending.entry.blob.id != id) {
+        return Err(Failure::Invalid("one body, and entries that name another".into()));
     }
     observe(node, &entries)?;
     let mut writes = Vec::with_capacity(entries.len() + 1);
     writes.push(Write::Blob { id, parts: body });
     writes.extend(entries.into_iter().map(|pending| Write::Entry { entry: pending.entry, pending: pending.pending }));
-    node.store.commit(writes, Durability::Synced).await.map_err(disk)?;
+    let outcomes = node.store.commit(writes, Durability::Synced).await.map_err(disk)?;
+    node.notices.send(node, outcomes.into_iter().filter_map(news), None);
     Ok(())
+}
+
+/// The entry, if the commit changed it.
+fn news(outcome: Outcome) -> Option<Entry> {
+    match outcome {
+        Outcome::Entry { changed: true, entry, .. } => Some(Arc::unwrap_or_clone(entry)),
+        _ => None,
+    }
 }
 
 fn observe(node: &Node, entries: &[PendingEntry]) -> Result<(), Failure> {
@@ -83,20 +95,9 @@ pub async fn update(node: &Arc<Node>, from: NodeId, entries: Vec<PendingEntry>) 
         Some(((digest, entry), sent)) if digest != sent => Updated::Newer(Box::new((*entry).clone())),
         _ => Updated::Same,
     })).collect();
-    tell_manager(node, from, changed);
+    // The manager knows of the updates that it made itself.
+    node.notices.send(node, changed, Some(from));
     Ok(outcomes)
-}
-
-/// The manager knows of the updates that it made itself; of others it is told.
-fn tell_manager(node: &Arc<Node>, from: NodeId, changed: Vec<Entry>) {
-    let news: Vec<Entry> = changed
-        .into_iter()
-        .filter(|entry| node.topology.manager_of(entry.user).is_some_and(|manager| manager != from))
-        .collect();
-    if !news.is_empty() {
-        let node = node.clone();
-        tokio::spawn(async move { node.notice(news).await });
-    }
 }
 
 /// Peers have these versions; the update log need not keep them for it.

@@ -8,6 +8,7 @@ use crate::manager::Manager;
 use crate::membership::{self, MembershipHandle};
 use crate::metrics::Metrics;
 use crate::node::{Node, Settings};
+use crate::notices::Notices;
 use crate::manager::PASSWORD_CHECKS;
 use crate::peer_server::{self, PeerServer};
 use crate::replication::{self, Replication};
@@ -97,6 +98,7 @@ pub async fn start<L: LeaseService>(
         topology: Topology::new(id),
         manager: Manager::default(),
         replication: Replication::default(),
+        notices: Notices::default(),
         watchers: Watchers::default(),
         membership,
         metrics,

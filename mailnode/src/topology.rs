@@ -3,7 +3,7 @@
 
 use cluster::{Bucket, Candidate, Incarnation, Load, Member, NodeId, UserId, UserMap, View};
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -20,7 +20,7 @@ const STALE_LOAD: Duration = Duration::from_secs(10);
 pub struct Topology {
     me: NodeId,
     state: watch::Sender<Arc<ClusterState>>,
-    avoided: RwLock<HashSet<NodeId>>,
+    avoided: watch::Sender<HashSet<NodeId>>,
     loads: Mutex<HashMap<NodeId, (Load, Instant)>>,
 }
 
@@ -31,7 +31,7 @@ impl Topology {
         Self {
             me,
             state: watch::Sender::new(Arc::new(ClusterState { view, user_map })),
-            avoided: RwLock::default(),
+            avoided: watch::Sender::default(),
             loads: Mutex::default(),
         }
     }
@@ -62,17 +62,27 @@ impl Topology {
     }
 
     pub fn is_avoided(&self, node: NodeId) -> bool {
-        self.avoided.read().unwrap_or_else(PoisonError::into_inner).contains(&node)
+        self.avoided.borrow().contains(&node)
+    }
+
+    /// Resolves when `node` begins to be avoided; if it is already, when it begins again: whoever calls it then
+    /// has nobody better.
+    pub async fn until_avoided(&self, node: NodeId) {
+        let mut avoided = self.avoided.subscribe();
+        let mut before = avoided.borrow_and_update().contains(&node);
+        while avoided.changed().await.is_ok() {
+            let now = avoided.borrow_and_update().contains(&node);
+            if now && !before {
+                return;
+            }
+            before = now;
+        }
+        std::future::pending().await
     }
 
     /// Routes around a peer, or uses it again.
     pub fn set_avoided(&self, node: NodeId, avoided: bool) {
-        let mut set = self.avoided.write().unwrap_or_else(PoisonError::into_inner);
-        if avoided {
-            set.insert(node);
-        } else {
-            set.remove(&node);
-        }
+        self.avoided.send_if_modified(|set| if avoided { set.insert(node) } else { set.remove(&node) });
     }
 
     pub fn report_load(&self, node: NodeId, load: Load) {

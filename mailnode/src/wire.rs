@@ -45,6 +45,8 @@ pub enum Request {
     Directory(EmbeddedRequest),
     /// How are you?
     Status,
+    /// The sender could not keep all notices for the receiver: read the sender's fragments again.
+    NoticesLost,
 }
 
 /// An entry and the peers that are not known to have this version (the update log's remaining nodes).
@@ -249,8 +251,8 @@ pub enum FolderChanges {
     Everything(Opened),
 }
 
-/// Name of a request for metrics and logs.
 impl Request {
+    /// Name of a request for metrics and logs.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Probe { .. } => "probe",
@@ -269,7 +271,23 @@ impl Request {
             Self::Changed { .. } => "changed",
             Self::Directory(_) => "directory",
             Self::Status => "status",
+            Self::NoticesLost => "notices-lost",
         }
+    }
+
+    /// True if doing it twice is as good as once, so that it may be sent to another node when it is not known
+    /// whether the first did it.
+    pub const fn is_repeatable(&self) -> bool {
+        !matches!(
+            self,
+            Self::User {
+                op: UserOp::Copy { .. }
+                    | UserOp::CreateFolder { .. }
+                    | UserOp::DeleteFolder { .. }
+                    | UserOp::RenameFolder { .. },
+                ..
+            }
+        )
     }
 }
 

@@ -9,6 +9,7 @@ use directory::Profile;
 use futures_util::future::join_all;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 const FRAGMENT_DEADLINE: Duration = Duration::from_secs(5);
@@ -217,6 +218,8 @@ pub fn notify(node: &Arc<Node>, cell: &UserCell) {
 pub async fn settle_in_background(node: &Arc<Node>, cell: &UserCell) {
     for _ in 0..5 {
         let mut mailbox = cell.mailbox.lock().await;
+        // Before the look: what comes in from here on begins a task of its own.
+        cell.settling.store(false, Ordering::Release);
         if let Ok(profile) = refresh(node, cell, &mut mailbox).await
             && !mailbox.index.has_unsettled(&profile.folder_table())
         {

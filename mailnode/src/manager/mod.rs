@@ -20,6 +20,7 @@ use account::ProfileCache;
 use cluster::{Entry, NodeId, UserId};
 use mailbox::Mailbox;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,8 @@ pub struct UserCell {
     /// Entries that deliveries told us of, not yet in the index.
     incoming: Mutex<Incoming>,
     watchers: Mutex<HashMap<NodeId, Instant>>,
+    /// A task is indexing what came in.
+    settling: AtomicBool,
     mailbox: tokio::sync::Mutex<Mailbox>,
     used: Mutex<Instant>,
 }
@@ -60,9 +63,29 @@ impl UserCell {
             profile: ProfileCache::default(),
             incoming: Mutex::default(),
             watchers: Mutex::default(),
+            settling: AtomicBool::new(false),
             mailbox: tokio::sync::Mutex::new(Mailbox::new(user)),
             used: Mutex::new(Instant::now()),
         }
+    }
+
+    /// Notes entries for the index. False if there is none: then they will be found in the fragments.
+    fn incoming(&self, entries: Vec<Entry>) -> bool {
+        let mut incoming = lock(&self.incoming);
+        if incoming.wanted {
+            if incoming.entries.len() + entries.len() > INBOX_LIMIT {
+                incoming.overflowed = true;
+                incoming.entries.clear();
+            } else {
+                incoming.entries.extend(entries);
+            }
+        }
+        incoming.wanted
+    }
+
+    /// True if sessions watch the mailbox and nobody is indexing it already.
+    fn begin_settling(&self) -> bool {
+        !self.watchers().is_empty() && !self.settling.swap(true, Ordering::AcqRel)
     }
 
     fn watch(&self, node: NodeId) {
@@ -98,6 +121,13 @@ impl Manager {
     /// Forgets everything about a user: the account is gone, or the index may not be trusted.
     pub fn forget(&self, user: UserId) {
         lock(&self.users).remove(&user);
+    }
+
+    /// A replica could not keep all notices for us: what we know of fragments may be incomplete.
+    pub fn notices_lost(&self) {
+        for cell in lock(&self.users).values() {
+            lock(&cell.incoming).overflowed = true;
+        }
     }
 
     /// Drops what is idle, and what another node manages by the new view. Called every few seconds.
@@ -155,19 +185,7 @@ impl Manager {
         for (user, entries) in by_user {
             let known = lock(&self.users).get(&user).cloned();
             let Some(cell) = known.or_else(|| number.then(|| self.cell(user))) else { continue };
-            let wake = {
-                let mut incoming = lock(&cell.incoming);
-                if incoming.wanted {
-                    if incoming.entries.len() + entries.len() > INBOX_LIMIT {
-                        incoming.overflowed = true;
-                        incoming.entries.clear();
-                    } else {
-                        incoming.entries.extend(entries);
-                    }
-                }
-                incoming.wanted && !number
-            };
-            if wake && !cell.watchers().is_empty() {
+            if cell.incoming(entries) && !number && cell.begin_settling() {
                 let node = node.clone();
                 tokio::spawn(async move { mailbox::settle_in_background(&node, &cell).await });
             }

@@ -155,10 +155,18 @@ pub struct Membership {
     renewed: Duration,
     answered: Duration,
     isolated: bool,
+    /// The view of an earlier life, until something newer is known.
+    remembered: View,
+    started: Duration,
 }
 
+/// A node that cannot read the coordinator Lease after its start goes by the view it remembers from here on.
+const WAIT_FOR_NEWS: Duration = Duration::from_secs(2);
+
 impl Membership {
-    pub fn new(me: NodeId, timing: Timing, now: Duration) -> Self {
+    /// `remembered` is the last view that this node installed in an earlier life (empty if there is none): the
+    /// members it names are not forgotten because everybody was restarted, and epochs go on from there.
+    pub fn new(me: NodeId, timing: Timing, now: Duration, remembered: View) -> Self {
         Self {
             me,
             timing,
@@ -172,6 +180,8 @@ impl Membership {
             renewed: now,
             answered: now,
             isolated: false,
+            remembered,
+            started: now,
         }
     }
 
@@ -192,12 +202,17 @@ impl Membership {
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
-            Event::Tick => {}
+            Event::Tick => {
+                if now.saturating_sub(self.started) >= WAIT_FOR_NEWS {
+                    self.install_remembered(&mut effects);
+                }
+            }
             Event::Leases(leases) => self.leases = leases,
             Event::Coordinator { holder, ours, vacant, view } => {
                 self.holder = holder;
                 self.ours = ours;
                 self.install(view, &mut effects);
+                self.install_remembered(&mut effects);
                 if vacant && !ours {
                     effects.push(Effect::TakeCoordination);
                 }
@@ -264,6 +279,11 @@ impl Membership {
         }
         self.view = view.clone();
         effects.push(Effect::Install(view));
+    }
+
+    fn install_remembered(&mut self, effects: &mut Vec<Effect>) {
+        let remembered = std::mem::take(&mut self.remembered);
+        self.install(remembered, effects);
     }
 
     fn heard(&mut self, peer: NodeId, now: Duration, effects: &mut Vec<Effect>) {

@@ -75,12 +75,15 @@ impl World {
         world
     }
 
+    /// A node starts, and remembers the view of its last life.
     fn boot(&mut self, name: &str) {
         let id = NodeId::of_name(name);
+        let remembered =
+            self.machines.get(&id).map(|machine| machine.core.view().clone()).unwrap_or_default();
         let machine = Machine {
             name: name.to_owned(),
             incarnation: Incarnation(self.now + 1),
-            core: Membership::new(id, Timing::default(), MS(self.now)),
+            core: Membership::new(id, Timing::default(), MS(self.now), remembered),
             up: true,
             next_renewal: self.now + self.random.below(1000),
             holds: None,
@@ -449,4 +452,37 @@ fn an_old_view_is_ignored() {
     let before = world.machines[&id].core.view().clone();
     world.event(id, Event::ViewReceived(View::new(Epoch(1), Vec::new())));
     assert_eq!(*world.machines[&id].core.view(), before);
+}
+
+#[test]
+fn after_a_restart_of_all_with_the_leases_lost_epochs_go_on_and_a_member_that_is_away_is_remembered() {
+    let mut world = formed(&["a", "b", "c"]);
+    let epoch = world.coordinator.2.epoch;
+    world.ids().into_iter().for_each(|id| world.kill(id));
+    world.run(5_000);
+    world.leases.clear();
+    world.coordinator = (None, world.now, View::default());
+    world.boot("a");
+    let first = NodeId::of_name("a");
+    world.until(8_000, |world| world.machines[&first].core.view().epoch > epoch);
+    let states: Vec<MemberState> =
+        world.machines[&first].core.view().members.iter().map(|member| member.state).collect();
+    assert_eq!(states.len(), 3, "b and c are not forgotten");
+    world.boot("b");
+    world.boot("c");
+    let all = world.ids();
+    world.until(8_000, |world| world.agree_on(&all));
+}
+
+#[test]
+fn a_node_restarted_while_the_lease_service_is_away_goes_by_the_view_it_remembers() {
+    let mut world = formed(&["a", "b", "c"]);
+    world.lease_service = false;
+    let id = world.ids()[1];
+    let name = world.machines[&id].name.clone();
+    world.kill(id);
+    world.run(1_000);
+    world.boot(&name);
+    let all = world.ids();
+    world.until(4_000, |world| world.agree_on(&all));
 }
