@@ -1,0 +1,264 @@
+"""Clusters of `mailnode` processes on loopback, each in a directory of its own.
+
+`Cluster` is N times `mailnode serve`, which find each other through Leases in a shared directory; `DevCluster` is one
+`mailnode dev`. Both give `Node`s, which is all that the clients (clients.py) need to know.
+"""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from ports import free_block
+from process import Process
+from wait import eventually
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+MAILNODE = Path(os.environ.get("PRICKLE_MAILNODE", TARGET / "release" / "mailnode"))
+LISTENERS = ["rpc", "http", "smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s"]
+START_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class User:
+    address: str
+    password: str
+
+
+class Node:
+    """What a client knows of a node: ports, and the CA of its certificate."""
+
+    def __init__(self, name, ports, ca, token_file):
+        self.name = name
+        self.ports = ports
+        self.ca = ca
+        self.token_file = token_file
+        self.process = None
+
+    def __repr__(self):
+        return self.name
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.ports['http']}"
+
+    @property
+    def is_running(self):
+        return self.process is not None and self.process.is_running
+
+    def http(self, method, path, body=None, token=None):
+        """(status, text). `token`: None is the right one, '' is none."""
+        request = urllib.request.Request(self.url + path, method=method)
+        token = self.token_file.read_text().strip() if token is None else token
+        if token:
+            request.add_header("Authorization", f"Bearer {token}")
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            request.add_header("Content-Type", "application/json")
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def is_ready(self):
+        return self.http("GET", "/readyz", token="")[0] == 200
+
+    def status(self):
+        """Cluster status as this node sees it."""
+        code, text = self.http("GET", "/v1/cluster")
+        assert code == 200, f"{self.name}: cluster status: {code} {text}"
+        return json.loads(text)
+
+
+class Accounts:
+    """Making users through the admin API; shared by both kinds of cluster."""
+
+    domain = "example.org"
+
+    def add_domain(self):
+        status, text = self.running()[0].http("POST", "/v1/domains", {"domain": self.domain})
+        assert status in (201, 409), text
+
+    def add_user(self, name=None):
+        user = User(f"{name or 'u' + secrets.token_hex(6)}@{self.domain}", secrets.token_urlsafe(16))
+        body = {"address": user.address, "password": user.password}
+        status, text = self.running()[0].http("POST", "/v1/users", body)
+        assert status == 201, text
+        return user
+
+    def running(self):
+        return [node for node in self.nodes if node.is_running]
+
+    def admin(self, *arguments, node=None, input="", token_file=None, check=True):
+        """Runs an admin command of the binary against a node; returns its standard output."""
+        node = node or self.running()[0]
+        command = [MAILNODE, "--server", node.url, "--token-file", token_file or node.token_file, *arguments]
+        done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=60)
+        if check:
+            assert done.returncode == 0, f"{arguments}: {done.stderr}"
+            return done.stdout
+        return done
+
+
+class Cluster(Accounts):
+    """N nodes, each its own process."""
+
+    def __init__(self, directory, count=3, factor=2, zones=()):
+        self.directory = Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._run("pki", "ca", "--out", self.directory)
+        self.ca = self.directory / "ca.pem"
+        token_file = self._secret("admin.token")
+        self._secret("cluster.secret")
+        self.nodes = []
+        for index in range(count):
+            name = f"node-{index + 1}"
+            self._run("pki", "node", "--ca", self.directory, "--name", name, "--out", self.directory)
+            first = free_block(len(LISTENERS))
+            ports = {listener: first + offset for offset, listener in enumerate(LISTENERS)}
+            node = Node(name, ports, self.ca, token_file)
+            zone = zones[index % len(zones)] if zones else None
+            node.config = self.directory / f"{name}.yaml"
+            node.config.write_text(_config(name, ports, min(factor, count), min(3, count), zone))
+            self.nodes.append(node)
+
+    def _run(self, *arguments):
+        done = subprocess.run([MAILNODE, *arguments], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, f"mailnode {arguments}: {done.stderr}"
+
+    def _secret(self, name):
+        path = self.directory / name
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(48))
+        return path
+
+    def start_node(self, node, wait=True):
+        assert not node.is_running
+        node.process = Process(node.name, [MAILNODE, "serve", "--config", node.config], self.directory / f"{node.name}.log")
+        if wait:
+            self.wait_ready([node])
+
+    def start(self, nodes=None):
+        """Starts nodes and waits until all of them serve as members of one view."""
+        nodes = self.nodes if nodes is None else nodes
+        for node in nodes:
+            self.start_node(node, wait=False)
+        self.wait_ready(nodes)
+        for node in nodes:
+            eventually(f"{node} sees all started nodes active", lambda: self.active(node) >= {n.name for n in nodes}, START_SECONDS)
+        return self
+
+    def wait_ready(self, nodes):
+        for node in nodes:
+            def ready():
+                assert node.is_running, f"{node} ended with {node.process.exit_code}:\n{node.process.tail()}"
+                return node.is_ready()
+            eventually(f"{node} is ready", ready, START_SECONDS)
+
+    def active(self, seen_by):
+        return {member["name"] for member in seen_by.status()["members"] if member["state"] == "active"}
+
+    def kill(self, node):
+        node.process.kill()
+
+    def stop(self, sign=signal.SIGTERM):
+        """Stops all nodes at the same time, cleanly; returns their exit codes."""
+        processes = [node.process for node in self.running()]
+        for process in processes:
+            os.kill(process.pid, sign)
+        return [process.stop(sign) for process in processes]
+
+    def settled(self, seconds=30):
+        """Waits until no update is pending anywhere and every entry has all its replicas."""
+        def quiet():
+            status = self.running()[0].status()
+            answering = {member["name"] for member in status["members"] if member["node"] is not None}
+            assert answering >= {node.name for node in self.running()}, f"only {answering} answer"
+            pending = (status["pendingUpdates"], status["underReplicatedEntries"])
+            assert pending == (0, 0), f"pending updates, under-replicated entries: {pending}"
+            return True
+        eventually("all updates have reached all replicas", quiet, seconds, every=0.1)
+
+    def close(self):
+        for node in self.nodes:
+            if node.process is not None:
+                node.process.end()
+
+
+class DevCluster(Accounts):
+    """`mailnode dev`: all nodes in one process, with the accounts that it makes."""
+
+    #: Offsets from a node's first port (mailnode/src/dev.rs).
+    OFFSETS = {
+        "pop3": 10, "lmtp": 24, "smtp": 25, "imap": 43, "submissions": 65, "rpc": 70, "http": 80, "submission": 87,
+        "imaps": 93, "pop3s": 95,
+    }
+
+    def __init__(self, directory, count=3):
+        self.directory = Path(directory)
+        self.data = self.directory / "data"
+        self.count = count
+        self.base = free_block(100 * count)
+        self.process = None
+        self.starts = 0
+        self.nodes = []
+        for index in range(count):
+            ports = {name: self.base + 100 * index + offset for name, offset in self.OFFSETS.items()}
+            self.nodes.append(Node(f"node-{index + 1}", ports, self.data / "ca.pem", self.data / "admin.token"))
+
+    def start(self):
+        arguments = [MAILNODE, "dev", "--nodes", self.count, "--data", self.data, "--base-port", self.base, "--log", "info"]
+        self.starts += 1
+        self.process = Process("dev", arguments, self.directory / f"dev-{self.starts}.log")
+        for node in self.nodes:
+            node.process = self.process
+
+        def ready():
+            assert self.process.is_running, f"mailnode dev ended:\n{self.process.tail()}"
+            said_so = "Ctrl-C stops it." in self.process.log.read_text(errors="replace")
+            return said_so and all(node.is_ready() for node in self.nodes)
+        eventually("mailnode dev is ready", ready, START_SECONDS)
+        return self
+
+    def accounts(self):
+        """The accounts that it made: their passwords are kept beside the mail."""
+        return [User(f"{path.stem}@{self.domain}", path.read_text().strip()) for path in sorted(self.data.glob("*.password"))]
+
+    def kill(self):
+        self.process.kill()
+
+    def stop(self, sign=signal.SIGINT):
+        return self.process.stop(sign)
+
+    def close(self):
+        if self.process is not None:
+            self.process.end()
+
+
+def _config(name, ports, factor, replicas, zone):
+    lines = [
+        f"name: {name}",
+        f"dataDirectory: ./data/{name}",
+        *([f"zone: {zone}"] if zone else []),
+        "hostName: localhost",
+        "cluster:",
+        "  name: e2e",
+        "  secretFile: ./cluster.secret",
+        "  leases: {directory: ./leases}",
+        f"  tls: {{ca: ./ca.pem, certificate: ./{name}.pem, key: ./{name}.key}}",
+        f"replication: {{factor: {factor}, minCopies: {factor}}}",
+        f"userDatabase: {{embedded: {{replicas: {replicas}}}}}",
+        "listeners:",
+        *[f"  {listener}: 127.0.0.1:{port}" for listener, port in ports.items()],
+        "admin: {tokenFile: ./admin.token}",
+        "log: {filter: info}",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,56 @@
+"""Fixtures: a cluster of three nodes that most tests share, and the nodes' logs when a test fails."""
+
+import pytest
+
+import cluster as clusters
+import process
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    """Three `mailnode serve`, R=2, with a domain. Tests make users of their own and leave all nodes running."""
+    made = clusters.Cluster(tmp_path_factory.mktemp("shared"), count=3)
+    try:
+        made.start()
+        made.add_domain()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def user(cluster):
+    return cluster.add_user()
+
+
+@pytest.fixture
+def report(request, record_property):
+    """Prints a figure that belongs to the test's outcome; shown at the end of the run."""
+    def note(text):
+        record_property("figure", text)
+        _FIGURES.append(f"{request.node.name}: {text}")
+    return note
+
+
+_FIGURES = []
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed:
+        for started in process.STARTED:
+            report.sections.append((f"log of {started.name}, pid {started.pid}", started.tail()))
+
+
+def pytest_terminal_summary(terminalreporter):
+    if _FIGURES:
+        terminalreporter.section("figures")
+        for line in _FIGURES:
+            terminalreporter.write_line(line)
+
+
+def pytest_unconfigure():
+    for started in process.STARTED:
+        started.end()

@@ -1,0 +1,1 @@
+//! Nothing: this package only names the crates whose test messages are used.
