@@ -1,0 +1,43 @@
+# The developer's manual: `make test` runs everything that CI runs, cheap checks first. Debian, as root (it installs packages).
+#
+#   make fmt lint deny    formatting, clippy, licences and sources of dependencies
+#   make unit             unit tests and protocol transcripts of all crates
+#   make e2e              real clients, real mail and the kill scenario, on a release build; ONLY='-k idle' for some of them
+#   make bench            the speed of a cluster here, beside Debian's Dovecot (not part of `make test`)
+
+SHELL = /bin/bash
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+export CARGO_TARGET_DIR
+TOOLS = $(CARGO_TARGET_DIR)/tools
+export PYTHONDONTWRITEBYTECODE = 1
+ONLY =
+
+.NOTPARALLEL:
+.PHONY: test install fmt lint deny unit e2e bench
+
+test: fmt install deny lint unit e2e
+
+install:
+	e2e/install.sh $(TOOLS)
+
+fmt:
+	cargo fmt --all --check
+
+lint:
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Not advisories: their database is outside of the package registries (deny.toml).
+deny: install
+	$(TOOLS)/bin/cargo-deny --locked check licenses bans sources
+
+unit:
+	cargo test --workspace --locked
+
+e2e: install
+	cargo build --release --locked -p mailnode
+	cd e2e && $(TOOLS)/bin/python -m pytest $(ONLY)
+
+bench: install
+	cargo build --release --locked -p mailnode
+	@if [ -x e2e/compare/run.py ]; then $(TOOLS)/bin/python e2e/compare/run.py; \
+	else $(CARGO_TARGET_DIR)/release/mailnode bench --help; fi
