@@ -81,6 +81,7 @@ fn config_of(options: &DevOptions, index: usize) -> Result<Config, StartError> {
             pop3s: Some(at(95)),
         },
         tls: None,
+        clear_text_login: false,
         admin: AdminConfig { token_file: options.data.join("admin.token") },
         limits: Limits::default(),
         log: LogConfig::default(),

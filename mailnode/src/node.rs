@@ -32,6 +32,7 @@ pub struct Settings {
     pub replication: ReplicationConfig,
     pub placement: Policy,
     pub limits: Limits,
+    pub clear_text_login: bool,
 }
 
 pub struct Node {

@@ -90,6 +90,7 @@ pub async fn start<L: LeaseService>(
             replication: config.replication,
             placement: Policy::Spread(config.spread),
             limits: config.limits,
+            clear_text_login: config.clear_text_login,
         },
         clock: NodeClock::new(id, skew),
         keys,

@@ -33,6 +33,9 @@ pub struct Config {
     pub listeners: Listeners,
     #[serde(default)]
     pub tls: Option<TlsFiles>,
+    /// Take passwords without TLS.
+    #[serde(default)]
+    pub clear_text_login: bool,
     pub admin: AdminConfig,
     #[serde(default)]
     pub limits: Limits,

@@ -5,6 +5,7 @@ pub mod imap;
 pub mod listener;
 pub mod pop3;
 pub mod smtp;
+pub mod socket;
 
 use cluster::UserId;
 use std::collections::HashMap;

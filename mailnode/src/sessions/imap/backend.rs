@@ -1,6 +1,6 @@
 //! IMAP's view of a user's mail: the `imap` crate's traits, on [`Mail`].
 
-use super::access::Mail;
+use crate::sessions::access::Mail;
 use crate::node::Node;
 use crate::wire::{Failure, FolderChanges, Message, Opened, UserOp};
 use bytes::Bytes;
