@@ -11,8 +11,6 @@ const COMMAND_LINE: usize = 4_096;
 const AUTH_LINE: usize = 12_288;
 /// Skipped of one line that is too long, before the client is given up.
 const LONGEST_SKIP: usize = 1024 * 1024;
-const READ_SIZE: usize = 4_096;
-const DATA_READ_SIZE: usize = 16 * 1024;
 
 #[derive(Debug, Default)]
 pub struct Input {
@@ -35,12 +33,8 @@ pub enum Line {
 }
 
 impl Input {
-    /// Where to read into: has spare room.
-    pub fn buffer(&mut self, in_data: bool) -> &mut BytesMut {
-        let wanted = if in_data { DATA_READ_SIZE } else { READ_SIZE };
-        if self.buffer.capacity() - self.buffer.len() < wanted / 2 {
-            self.buffer.reserve(wanted);
-        }
+    /// Where to read into.
+    pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
 
@@ -104,7 +98,7 @@ mod tests {
 
     fn input(bytes: &[u8]) -> Input {
         let mut input = Input::default();
-        input.buffer(false).extend_from_slice(bytes);
+        input.buffer().extend_from_slice(bytes);
         input
     }
 
@@ -115,7 +109,7 @@ mod tests {
             assert_eq!(lines.line(false), Line::Complete(BytesMut::from(expected)));
         }
         assert_eq!(lines.line(false), Line::Partial);
-        lines.buffer(false).extend_from_slice(b"IT\r\n");
+        lines.buffer().extend_from_slice(b"IT\r\n");
         assert_eq!(lines.line(false), Line::Complete(BytesMut::from(&b"QUIT"[..])));
     }
 
@@ -123,11 +117,11 @@ mod tests {
     fn a_line_that_is_too_long_is_skipped_without_being_kept() {
         let mut lines = Input::default();
         for _ in 0..100 {
-            lines.buffer(false).extend_from_slice(&[b'x'; 1000]);
+            lines.buffer().extend_from_slice(&[b'x'; 1000]);
             assert_eq!(lines.line(false), Line::Partial);
             assert!(lines.bytes().len() <= COMMAND_LINE);
         }
-        lines.buffer(false).extend_from_slice(b"x\r\nNOOP\r\n");
+        lines.buffer().extend_from_slice(b"x\r\nNOOP\r\n");
         assert_eq!(lines.line(false), Line::TooLong);
         assert_eq!(lines.line(false), Line::Complete(BytesMut::from(&b"NOOP"[..])));
         assert_eq!(input(&[&[b'x'; 5000][..], b"\r\n"].concat()).line(false), Line::TooLong);
@@ -137,7 +131,7 @@ mod tests {
     fn a_line_without_end_is_given_up() {
         let mut lines = Input::default();
         let gave_up = (0..1000).any(|_| {
-            lines.buffer(false).extend_from_slice(&[b'x'; 4096]);
+            lines.buffer().extend_from_slice(&[b'x'; 4096]);
             lines.line(false) == Line::Flood
         });
         assert!(gave_up);

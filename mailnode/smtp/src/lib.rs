@@ -4,11 +4,11 @@
 //! The node drives a [`Session`] like this:
 //!
 //! ```text
-//! let mut session = Session::new(config);              // has pushed the greeting
+//! let mut session = Session::new(config);              // the greeting is in its output
 //! loop {
 //!     match session.next(unix_seconds) {
-//!         Next::Write => write all of session.output(), clear it
-//!         Next::Read => write and clear session.output(), then read into session.buffer()
+//!         Next::Write => write session.output()
+//!         Next::Read => write session.output(), then read into session.buffer()
 //!         Next::Verify(addresses) => session.verified(one Verdict each)
 //!         Next::LogIn(login) => session.logged_in(..)
 //!         Next::Deliver(message) => session.delivered(one Delivery a recipient)

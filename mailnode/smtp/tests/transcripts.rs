@@ -1,7 +1,7 @@
 //! Dialogues in `transcripts/*.txt`, played against the state machine with a small node behind it: once with all
 //! that a client sends at a time in one piece, and once byte by byte. Both must give the same replies.
 //!
-//! Lines: `mode: smtp|submission|lmtp`; `option: tls|plaintext-login`; `C: ` a line from the client (CRLF is
+//! Lines: `mode: smtp|submission|lmtp`; `option: tls|clear-text-login`; `C: ` a line from the client (CRLF is
 //! added); `R: ` raw bytes from the client with escapes; `S: ` a line that the server must send next; `TLS` the
 //! client begins TLS; `M: ` the content of the message delivered last, with escapes; `CLOSED` the server closes.
 
@@ -38,7 +38,7 @@ impl Played {
     fn run(&mut self) {
         loop {
             let next = self.session.next(0);
-            self.output.append(self.session.output());
+            self.output.extend_from_slice(&self.session.output());
             match next {
                 Next::Read => return,
                 Next::Write => {}
@@ -110,7 +110,7 @@ fn config() -> Config {
         peer: "192.0.2.1".parse().unwrap(),
         session: 7,
         tls: false,
-        plaintext_login: false,
+        clear_text_login: false,
         limits: Limits { message_bytes: 1_000, recipients: 3 },
     }
 }
@@ -133,7 +133,7 @@ fn play(path: &Path, chunk: usize) {
                 }
             }
             "option" if rest == "tls" => config.tls = true,
-            "option" if rest == "plaintext-login" => config.plaintext_login = true,
+            "option" if rest == "clear-text-login" => config.clear_text_login = true,
             "C" => waiting.extend_from_slice(format!("{rest}\r\n").as_bytes()),
             "C:" => waiting.extend_from_slice(b"\r\n"),
             "R" => waiting.extend_from_slice(&unescape(rest)),

@@ -149,6 +149,8 @@ pub struct SessionContext {
     pub tls: TlsAcceptor,
     pub protocol: Protocol,
     pub peer: SocketAddr,
+    /// Joins this node's log lines with those of the nodes it asks: the trace id of the session's calls.
+    pub session: u64,
     /// Turns true when the node stops: sessions say goodbye.
     pub stopping: watch::Receiver<bool>,
 }
@@ -193,22 +195,22 @@ pub async fn serve(
             tokio::spawn(refuse(stream, protocol));
             continue;
         };
+        let session = rand::random::<u64>();
         let context = SessionContext {
             node: node.clone(),
             tls: tls.clone(),
             protocol,
             peer,
+            session,
             stopping: stopping.clone(),
         };
-        // The id is what joins this node's log lines with those of the nodes it asks.
-        let session = rand::random::<u64>();
         let span = tracing::info_span!("session", protocol = protocol.name(), id = format!("{session:016x}"), %peer);
         tokio::spawn(
             async move {
                 let _slot = slot;
                 let gauge = context.node.metrics.connections.with_label_values(&[protocol.name()]);
                 gauge.inc();
-                if let Err(error) = session_of(context, stream).await {
+                if let Err(error) = rpc::trace::scope(session, session_of(context, stream)).await {
                     tracing::debug!(%error, "connection ended");
                 }
                 gauge.dec();

@@ -1,6 +1,6 @@
 //! The message: DATA (RFC 5321 4.1.1.4) and BDAT (RFC 3030), gathered once in memory behind its trace lines.
 
-use super::{Delivery, Message, Mode, Next, Question, Reply, Session, State, Text, Transaction};
+use super::{Delivery, Message, Mode, Next, Question, Reply, Session, State, Transaction};
 use crate::trace::{MOST_RECEIVED, Trace, received_lines};
 use std::fmt::Write;
 
@@ -227,7 +227,7 @@ impl<R> Session<R> {
             Delivery::Stored => {
                 self.errors = 0;
                 self.outcomes.push((command, super::Outcome::Ok));
-                let _ = write!(Text(&mut self.output), "250 2.0.0 Stored as {id}\r\n");
+                let _ = write!(self.output, "250 2.0.0 Stored as {id}\r\n");
             }
             Delivery::Failed => {
                 self.reply(command, Reply(451, "4.3.0", "The message could not be stored, try again later"));

@@ -1,6 +1,6 @@
 //! What each command does, but for the message itself.
 
-use super::{Client, Mode, Next, Question, Reply, Session, State, Text, Transaction, Verdict};
+use super::{Client, Mode, Next, Question, Reply, Session, State, Transaction, Verdict};
 use crate::address::Address;
 use crate::auth::{Exchange, Progress};
 use crate::command::{Command, Mail, Malformed};
@@ -75,7 +75,7 @@ impl<R> Session<R> {
         self.errors = 0;
         self.outcomes.push((verb, super::Outcome::Ok));
         let offers_auth = self.config.mode == Mode::Submission && self.user.is_none() && self.may_log_in();
-        let mut text = Text(&mut self.output);
+        let text = &mut self.output;
         let size = self.config.limits.message_bytes;
         let _ = write!(
             text,
@@ -92,7 +92,7 @@ impl<R> Session<R> {
     }
 
     fn may_log_in(&self) -> bool {
-        self.tls || self.config.plaintext_login
+        self.tls || self.config.clear_text_login
     }
 
     fn mail(&mut self, mail: Mail) {

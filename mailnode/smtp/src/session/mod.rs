@@ -8,7 +8,7 @@ use crate::auth::{Exchange, Login};
 use crate::command;
 use crate::data::Unstuffer;
 use crate::input::{Input, Line};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -61,7 +61,7 @@ pub struct Config {
     /// The connection is under TLS already.
     pub tls: bool,
     /// Whether passwords may come in clear text. Only for networks where nobody listens.
-    pub plaintext_login: bool,
+    pub clear_text_login: bool,
     pub limits: Limits,
 }
 
@@ -220,7 +220,7 @@ struct Reply(u16, &'static str, &'static str);
 pub struct Session<R> {
     config: Config,
     input: Input,
-    output: Vec<u8>,
+    output: BytesMut,
     outcomes: Vec<(&'static str, Outcome)>,
     state: State,
     tls: bool,
@@ -241,7 +241,7 @@ impl<R> Session<R> {
     pub fn new(config: Config) -> Self {
         let mut session = Self {
             input: Input::default(),
-            output: Vec::with_capacity(512),
+            output: BytesMut::with_capacity(512),
             outcomes: Vec::new(),
             state: State::Command,
             tls: config.tls,
@@ -256,19 +256,18 @@ impl<R> Session<R> {
             config,
         };
         let protocol = if session.config.mode == Mode::Lmtp { "LMTP" } else { "ESMTP" };
-        let _ = write!(Text(&mut session.output), "220 {} {protocol} ready\r\n", session.config.host_name);
+        let _ = write!(session.output, "220 {} {protocol} ready\r\n", session.config.host_name);
         session
     }
 
-    /// Where to read into.
+    /// Where to read into, some 16 KiB at a time.
     pub fn buffer(&mut self) -> &mut BytesMut {
-        let in_data = matches!(self.state, State::Data(_) | State::Chunk { .. } | State::Skip { .. });
-        self.input.buffer(in_data)
+        self.input.buffer()
     }
 
-    /// Replies that wait to be written. The driver clears what it wrote.
-    pub fn output(&mut self) -> &mut Vec<u8> {
-        &mut self.output
+    /// Takes the replies that wait to be written.
+    pub fn output(&mut self) -> Bytes {
+        self.output.split().freeze()
     }
 
     /// Commands that were answered since the last call, for the metrics. Call it at every write.
@@ -436,16 +435,6 @@ impl<R> Session<R> {
     /// RFC 2034 4: the enhanced status code comes first in the text, but not in 1yz and 3yz replies.
     fn write(&mut self, Reply(code, status, text): Reply) {
         let space = if status.is_empty() { "" } else { " " };
-        let _ = write!(Text(&mut self.output), "{code} {status}{space}{text}\r\n");
-    }
-}
-
-/// Formats straight into the output.
-struct Text<'a>(&'a mut Vec<u8>);
-
-impl std::fmt::Write for Text<'_> {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
+        let _ = write!(self.output, "{code} {status}{space}{text}\r\n");
     }
 }
