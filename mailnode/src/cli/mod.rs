@@ -58,6 +58,8 @@ enum Command {
     /// The cluster.
     #[command(subcommand)]
     Cluster(admin::ClusterCommand),
+    /// Drive a mail server over its ports and print what it did.
+    Bench(Box<bench::Options>),
 }
 
 /// Runs the command; errors go to standard error, with exit code 1.
@@ -72,6 +74,7 @@ pub fn run() -> ExitCode {
         Command::Domain(command) => admin::domain(&cli.target, command),
         Command::Alias(command) => admin::alias(&cli.target, command),
         Command::Cluster(command) => admin::cluster(&cli.target, command),
+        Command::Bench(options) => bench::run(&options).map_err(CliError::new),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
