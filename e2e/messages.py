@@ -18,7 +18,7 @@ _MANIFEST = Path(__file__).parent / "corpus" / "Cargo.toml"
 CRATES = {
     "mail-parser": (["resources/**/*.eml", "resources/maildir/**/*"], 200),
     "mail-auth": (["resources/**/*.eml"], 80),
-    "mailparse": (["tests/files/*"], 2),
+    "mailparse": (["tests/files/*.eml", "tests/files/*.txt"], 2),
 }
 CPYTHON = "cpython"
 SOURCES = [*CRATES, CPYTHON]

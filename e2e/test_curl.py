@@ -40,9 +40,10 @@ def test_smtp_and_submission_by_curl_are_read_back_by_curl(cluster, user):
         assert curl(node, url(node, scheme, pop3, "/2"), *more, user=user).endswith(MESSAGE)
 
 
-def test_curl_appends_and_reads_a_section(cluster, user):
+def test_curl_appends_and_reads_a_section(cluster, user, tmp_path):
+    (tmp_path / "message").write_bytes(MESSAGE)
     first, second, _ = cluster.nodes
-    curl(first, url(first, "imaps", "imaps", "/INBOX"), "--upload-file", "-", user=user, data=MESSAGE)
+    curl(first, url(first, "imaps", "imaps", "/INBOX"), "--upload-file", str(tmp_path / "message"), user=user)
     assert curl(second, url(second, "imaps", "imaps", "/INBOX;MAILINDEX=1"), user=user) == MESSAGE
     text = curl(second, url(second, "imaps", "imaps", "/INBOX;MAILINDEX=1;SECTION=TEXT"), user=user)
     assert text == b".one dot\r\nhello\r\n"

@@ -1,8 +1,11 @@
 """mbsync keeps a Maildir and an account level in both directions, and then finds nothing to do, through any node."""
 
 import mailbox
+import os
+import pty
 import re
 import subprocess
+import threading
 
 import clients
 
@@ -15,7 +18,7 @@ class Mbsync:
         (directory / "mail").mkdir()
 
     def run(self, node):
-        """One two-way sync through a node; its standard output."""
+        """One two-way sync through a node; what it printed."""
         config = self.directory / "mbsyncrc"
         config.write_text(
             f"""
@@ -26,12 +29,15 @@ User {self.user.address}
 Pass {self.user.password}
 SSLType IMAPS
 CertificateFile {node.ca}
+
 IMAPStore far
 Account prickle
+
 MaildirStore near
 SubFolders Verbatim
 Path {self.directory}/mail/
 Inbox {self.directory}/mail/INBOX
+
 Channel all
 Far :far:
 Near :near:
@@ -42,18 +48,35 @@ Expunge Both
 SyncState *
 """
         )
-        done = subprocess.run(
-            ["mbsync", "--verbose", "--config", config, "--all"], capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        # Its closing figures are for people only: it prints them if standard output is a terminal.
+        terminal, output = pty.openpty()
+        try:
+            process = subprocess.Popen(
+                ["mbsync", "--config", config, "--all"], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+            os.close(output)
+            reader = threading.Thread(target=self._read, args=(terminal,), daemon=True)
+            reader.start()
+            assert process.wait(60) == 0, self.printed
+            reader.join(5)
+        finally:
+            os.close(terminal)
+        return self.printed
+
+    def _read(self, terminal):
+        self.printed = ""
+        try:
+            while chunk := os.read(terminal, 65536):
+                self.printed += chunk.decode(errors="replace")
+        except OSError:  # the other end is closed
+            pass
 
     def folder(self, name):
         return mailbox.Maildir(self.directory / "mail" / name, create=True)
 
 
 def changes(output):
-    """mbsync's own closing figures: messages added, flagged, expunged on either side."""
+    """mbsync's own closing figures: messages added, flagged, put in the trash, far and near."""
     last = re.findall(r"F: \+(\d+)/\d+ \*(\d+)/\d+ #(\d+)/\d+ +N: \+(\d+)/\d+ \*(\d+)/\d+ #(\d+)/\d+", output)
     assert last, output
     return [int(number) for number in last[-1]]
@@ -109,7 +132,7 @@ def test_two_way_sync_with_folders_flags_and_new_mail_on_both_sides(cluster, use
     [key] = [key for key, message in inbox.items() if message["Subject"] == "near1"]
     inbox.remove(key)
     put(inbox, b"near3")
-    assert changes(sync.run(third)) == [1, 1, 1, 1, 1, 1], "one of each on each side"
+    assert changes(sync.run(third)) == [1, 2, 0, 1, 2, 0]  # a deletion counts as a change of flags
     assert subjects(imap, "INBOX") == {"far2": {"\\Flagged"}, "far4": frozenset(), "near3": frozenset()}
     assert subjects(imap, "Work") == {"far3": {"\\Flagged", "\\Answered", "\\Seen"}}
     assert {message["Subject"]: message.get_flags() for message in sync.folder("INBOX")} == {
