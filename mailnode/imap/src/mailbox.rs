@@ -239,6 +239,11 @@ impl<H> Mailbox<H> {
         Some((position as u32 + 1, before))
     }
 
+    /// Whether there are keywords that FLAGS has not listed yet. It counts as listed from here on.
+    pub fn take_new_keywords(&mut self) -> bool {
+        !std::mem::replace(&mut self.keywords_announced, true)
+    }
+
     /// The client has just been told this message's flags.
     pub fn told(&mut self, uid: u32) {
         self.changed.remove(&uid);
@@ -274,8 +279,7 @@ impl<H> Mailbox<H> {
             self.announced = self.messages.len();
             untagged.push(Untagged::Exists(self.announced as u32));
         }
-        if !self.keywords_announced {
-            self.keywords_announced = true;
+        if self.take_new_keywords() {
             untagged.push(Untagged::Flags);
         }
         let changed = std::mem::take(&mut self.changed);

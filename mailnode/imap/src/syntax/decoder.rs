@@ -121,6 +121,11 @@ impl Decoder {
         &mut self.buffer
     }
 
+    /// How many bytes were read but not yet used.
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Adds bytes by copying them: for tests and small inputs.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);

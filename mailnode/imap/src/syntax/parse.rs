@@ -30,6 +30,14 @@ pub fn parse(pieces: &[Piece], utf8_names: bool) -> Result<Command, ParseError> 
     }
 }
 
+/// `bytes` if they are a tag.
+pub fn tag(bytes: bytes::Bytes) -> Option<String> {
+    let pieces = [Piece::Text(bytes)];
+    let mut lexer = Lexer::new(&pieces, false);
+    let tag = lexer.tag().ok()?;
+    lexer.at_end().then_some(tag)
+}
+
 fn body(lexer: &mut Lexer<'_>) -> Result<Body, SyntaxError> {
     lexer.space()?;
     let mut name = lexer.keyword()?;
@@ -318,7 +326,7 @@ fn store(lexer: &mut Lexer<'_>, uid: bool) -> Result<Store, SyntaxError> {
 fn append(lexer: &mut Lexer<'_>) -> Result<Body, SyntaxError> {
     let mailbox = argument(lexer)?;
     let mut messages = Vec::new();
-    while lexer.accept(b' ') && !(lexer.at_end() && !messages.is_empty()) {
+    while lexer.accept(b' ') && (messages.is_empty() || !lexer.at_end()) {
         let mut flags = Flags::new();
         if lexer.peek() == Some(b'(') {
             flags = flag_list(lexer)?;

@@ -101,6 +101,22 @@ pub fn numbers_text(numbers: &[u32]) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// Ranges as IMAP writes them.
+pub fn ranges_text(ranges: &Ranges) -> String {
+    let mut out = String::new();
+    for (first, last) in ranges.iter() {
+        if !out.is_empty() {
+            out.push(',');
+        }
+        out.push_str(&first.to_string());
+        if last != first {
+            out.push(':');
+            out.push_str(&last.to_string());
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
