@@ -1,0 +1,141 @@
+//! POP3 on a socket: runs the `pop3` crate's session and answers its questions. The maildrop is INBOX.
+
+use super::access::Mail;
+use super::listener::{SessionContext, Stream};
+use super::socket::Socket;
+use crate::node::Node;
+use crate::wire::{Failure, Message};
+use cluster::FolderId;
+use pop3::{Body, Config, Listed, Login, LoginFailure, Maildrop, Next, Session};
+use std::io;
+use std::sync::Arc;
+use tokio::time::timeout;
+
+/// Messages that are expunged with one request; the manager takes no more than a few thousand.
+const BATCH: usize = 1_000;
+
+/// A logged-in user's INBOX as it was at login.
+struct Inbox {
+    mail: Mail,
+    uid_validity: u32,
+    messages: Vec<Message>,
+}
+
+/// Serves one connection until either side ends it.
+///
+/// # Errors
+/// If the connection breaks, or TLS cannot be agreed on.
+pub async fn session(mut context: SessionContext, stream: Stream) -> io::Result<()> {
+    let node = context.node.clone();
+    let mut session = Session::new(Config {
+        host_name: node.settings.host_name.clone(),
+        tls: stream.is_tls(),
+        clear_text_login: node.settings.clear_text_login,
+    });
+    let mut socket = Socket::new(stream);
+    let mut inbox: Option<Inbox> = None;
+    loop {
+        match session.next() {
+            Next::Read => {
+                push(&node, &mut session, &mut socket);
+                socket.flush().await?;
+                let idle = context.idle();
+                tokio::select! {
+                    read = timeout(idle, socket.read(session.buffer())) => match read {
+                        Ok(read) => {
+                            if read? == 0 {
+                                return Ok(());
+                            }
+                        }
+                        Err(_) => session.timed_out(),
+                    },
+                    () = context.stopped() => session.stopping(),
+                }
+            }
+            Next::Write => {
+                push(&node, &mut session, &mut socket);
+                socket.flush().await?;
+            }
+            Next::LogIn(login) => match log_in(&node, &login).await {
+                Ok(opened) => {
+                    session.logged_in(Ok(opened.listed()));
+                    inbox = Some(opened);
+                }
+                Err(failure) => session.logged_in(Err(failure)),
+            },
+            Next::Body(index) => session.body(body(inbox.as_ref(), index).await),
+            Next::Expunge(indexes) => session.expunged(expunge(inbox.as_ref(), &indexes).await),
+            Next::StartTls => {
+                push(&node, &mut session, &mut socket);
+                socket.flush().await?;
+                socket = socket.upgrade(&context.tls).await?;
+                session.tls_started();
+            }
+            Next::Close => {
+                push(&node, &mut session, &mut socket);
+                return socket.close().await;
+            }
+        }
+    }
+}
+
+/// Queues the replies that wait, and counts their commands.
+fn push(node: &Node, session: &mut Session, socket: &mut Socket) {
+    for (command, ok) in session.outcomes() {
+        let outcome = if ok { "ok" } else { "error" };
+        node.metrics.commands.with_label_values(&["pop3", command, outcome]).inc();
+    }
+    for piece in session.output() {
+        socket.push(piece);
+    }
+}
+
+impl Inbox {
+    fn listed(&self) -> Maildrop {
+        let listed = |message: &Message| Listed { uid: message.uid, size: message.blob.size };
+        Maildrop { uid_validity: self.uid_validity, messages: self.messages.iter().map(listed).collect() }
+    }
+}
+
+async fn log_in(node: &Arc<Node>, login: &Login) -> Result<Inbox, LoginFailure> {
+    let opened = async {
+        let mail = Mail::log_in(node, "pop3", &login.name, &login.password).await?;
+        let opened = mail.open(FolderId::INBOX).await?;
+        Ok(Inbox { mail, uid_validity: opened.uid_validity, messages: opened.messages })
+    };
+    opened.await.map_err(|failure: Failure| match failure {
+        Failure::BadCredentials => LoginFailure::Refused,
+        failure => {
+            tracing::info!(%failure, "no login now");
+            LoginFailure::Temporary
+        }
+    })
+}
+
+async fn body(inbox: Option<&Inbox>, index: usize) -> Body {
+    let Some((inbox, message)) = inbox.and_then(|inbox| Some((inbox, inbox.messages.get(index)?))) else {
+        return Body::Gone;
+    };
+    match inbox.mail.body(message).await {
+        Ok(bytes) => Body::Here(bytes),
+        Err(Failure::NotFound) => Body::Gone,
+        Err(failure) => {
+            tracing::info!(%failure, "a body cannot be read now");
+            Body::Temporary
+        }
+    }
+}
+
+/// Whether all of them are gone. Those that another session expunged before count as gone.
+async fn expunge(inbox: Option<&Inbox>, indexes: &[usize]) -> bool {
+    let Some(inbox) = inbox else { return false };
+    let marked = indexes.iter().filter_map(|&index| inbox.messages.get(index));
+    let uids: Vec<u32> = marked.map(|message| message.uid).collect();
+    for batch in uids.chunks(BATCH) {
+        if let Err(failure) = inbox.mail.expunge(FolderId::INBOX, batch).await {
+            tracing::info!(%failure, "messages could not be expunged");
+            return false;
+        }
+    }
+    true
+}
