@@ -6,7 +6,7 @@
 //! ```text
 //! let mut session = Session::new(config);              // the greeting is in its output
 //! loop {
-//!     match session.next() {
+//!     match session.proceed() {
 //!         Next::Write => write session.output()
 //!         Next::Read => write session.output(), then read into session.buffer()
 //!         Next::LogIn(login) => session.logged_in(..)   // with the list of messages

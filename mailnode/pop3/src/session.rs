@@ -152,7 +152,7 @@ impl Session {
     }
 
     /// Goes on with what was read.
-    pub fn next(&mut self) -> Next {
+    pub fn proceed(&mut self) -> Next {
         loop {
             if self.output.is_full() {
                 return Next::Write;

@@ -6,7 +6,7 @@
 //! ```text
 //! let mut session = Session::new(config);              // the greeting is in its output
 //! loop {
-//!     match session.next(unix_seconds) {
+//!     match session.proceed(unix_seconds) {
 //!         Next::Write => write session.output()
 //!         Next::Read => write session.output(), then read into session.buffer()
 //!         Next::Verify(addresses) => session.verified(one Verdict each)

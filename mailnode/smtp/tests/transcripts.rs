@@ -37,7 +37,7 @@ impl Played {
 
     fn run(&mut self) {
         loop {
-            let next = self.session.next(0);
+            let next = self.session.proceed(0);
             self.output.extend_from_slice(&self.session.output());
             match next {
                 Next::Read => return,
@@ -231,7 +231,7 @@ fn pipelined_recipients_are_verified_with_one_question_in_batches() {
     session.buffer().extend_from_slice(b"DATA\r\n");
     let mut questions = Vec::new();
     loop {
-        match session.next(0) {
+        match session.proceed(0) {
             Next::Verify(addresses) => {
                 questions.push(addresses.len());
                 session.verified(

@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 use tokio::time::timeout;
 
-/// Messages that are expunged with one request; the manager takes no more than a few thousand.
+/// Messages that are expunged with one request, so that it stays well inside its deadline.
 const BATCH: usize = 1_000;
 
 /// A logged-in user's INBOX as it was at login.
@@ -35,7 +35,7 @@ pub async fn session(mut context: SessionContext, stream: Stream) -> io::Result<
     let mut socket = Socket::new(stream);
     let mut inbox: Option<Inbox> = None;
     loop {
-        match session.next() {
+        match session.proceed() {
             Next::Read => {
                 push(&node, &mut session, &mut socket);
                 socket.flush().await?;

@@ -62,7 +62,7 @@ pub async fn session(mut context: SessionContext, stream: Stream) -> io::Result<
     });
     let mut socket = Socket::new(stream);
     loop {
-        match session.next(wall_seconds()) {
+        match session.proceed(wall_seconds()) {
             Next::Read => {
                 push(&node, mode, &mut session, &mut socket);
                 socket.flush().await?;

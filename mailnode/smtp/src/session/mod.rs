@@ -281,7 +281,7 @@ impl<R> Session<R> {
     }
 
     /// Goes on with what was read. `unix_seconds` is the wall clock, for the `Received:` line.
-    pub fn next(&mut self, unix_seconds: i64) -> Next<R> {
+    pub fn proceed(&mut self, unix_seconds: i64) -> Next<R> {
         self.now = unix_seconds;
         loop {
             if self.output.len() >= FLUSH_AT {
