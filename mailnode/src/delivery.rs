@@ -117,14 +117,19 @@ async fn write(
     }
     retire(node, &write, &entries);
     finish_in_background(node, write.clone(), entries.clone(), running);
-    entries
-        .into_iter()
-        .enumerate()
-        .map(|(index, entry)| match write.progress(index) {
-            Progress::Durable => Ok(entry),
-            _ => Err(Failure::Temporary("too few nodes could store the message; try again later".into())),
-        })
-        .collect()
+    let mut outcomes = Vec::with_capacity(entries.len());
+    for (index, mut entry) in entries.into_iter().enumerate() {
+        if write.progress(index) == Progress::Durable {
+            outcomes.push(Ok(entry));
+            continue;
+        }
+        // The client will send it again: the copies that are, or may yet arrive, must not stay.
+        entry.replicas = Register::new(write.asked(index), node.clock.now());
+        let node = node.clone();
+        tokio::spawn(async move { take_back(&node, &entry).await });
+        outcomes.push(Err(Failure::Temporary("too few nodes could store the message; try again later".into())));
+    }
+    outcomes
 }
 
 async fn slow_timer(call: StoreCall) -> StoreCall {

@@ -152,6 +152,16 @@ impl ReplicaWrite {
         self.nodes(recipient, &[Attempt::Slow, Attempt::Failed])
     }
 
+    /// All nodes that were asked: each may have it, now or later.
+    pub fn asked(&self, recipient: usize) -> Vec<NodeId> {
+        let mut nodes = self.nodes(
+            recipient,
+            &[Attempt::Waiting, Attempt::Slow, Attempt::Acked, Attempt::Failed],
+        );
+        nodes.sort_unstable();
+        nodes
+    }
+
     fn nodes(&self, recipient: usize, what: &[Attempt]) -> Vec<NodeId> {
         self.recipients.get(recipient).map(|recipient| recipient.with(what)).unwrap_or_default()
     }
