@@ -119,7 +119,7 @@ impl<H> Mailbox<H> {
     }
 
     /// The positions of a set, ascending. UIDs that are not there are left out (RFC 9051 6.4.9); a sequence number that is
-    /// not there is an error, except in an empty mailbox, where `1:*` is harmless.
+    /// not there is an error, except that `1:*` is harmless in an empty mailbox.
     pub fn resolve(&self, set: &SequenceSet, uid: bool) -> Result<Vec<usize>, NoSuchNumber> {
         let Some(ranges) = self.ranges(set, uid) else {
             return Ok(self.saved.iter().filter_map(|uid| self.position(*uid)).collect());
@@ -130,7 +130,7 @@ impl<H> Mailbox<H> {
                 let start = self.messages.partition_point(|message| message.uid < first);
                 let end = self.messages.partition_point(|message| message.uid <= last);
                 positions.extend(start..end);
-            } else if self.messages.is_empty() {
+            } else if self.messages.is_empty() && set.has_star() {
                 return Ok(positions);
             } else if last as usize > self.messages.len() {
                 return Err(NoSuchNumber);
@@ -409,6 +409,7 @@ mod tests {
         assert_eq!(mailbox.resolve(&set(&[(500, 0)]), true), Ok(vec![2]), "n:* has the last message");
         assert_eq!(mailbox.resolve(&set(&[(1, u32::MAX)]), true), Ok(vec![0, 1, 2]));
         let empty = self::mailbox(&[]);
+        assert_eq!(empty.resolve(&set(&[(1, 1)]), false), Err(NoSuchNumber));
         assert_eq!(empty.resolve(&set(&[(1, 0)]), false), Ok(vec![]));
         assert_eq!(empty.resolve(&set(&[(1, 0)]), true), Ok(vec![]));
     }

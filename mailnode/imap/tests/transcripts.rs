@@ -37,7 +37,7 @@ impl Run {
         match word {
             // A session that has logged in already.
             "log-in" => {
-                let client = Client::logged_in(&self.store).await;
+                let client = Client::logged_in_with(&self.store, self.config.clone()).await;
                 self.clients.insert(rest.parse().unwrap(), client);
             }
             // The connection is not under TLS.

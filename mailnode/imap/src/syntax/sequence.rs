@@ -28,6 +28,14 @@ impl SequenceSet {
         }
     }
 
+    /// Whether `*` is in it.
+    pub fn has_star(&self) -> bool {
+        match self {
+            SequenceSet::Saved => false,
+            SequenceSet::Ranges(ranges) => ranges.iter().any(|(first, last)| *first == 0 || *last == 0),
+        }
+    }
+
     /// The ranges with `*` replaced by `largest`, in order, sorted and merged. `None` for `$`.
     pub fn resolve(&self, largest: u32) -> Option<Ranges> {
         let SequenceSet::Ranges(ranges) = self else { return None };

@@ -24,7 +24,11 @@ impl Client {
 
     /// A client that has logged in, under TLS.
     pub async fn logged_in(store: &Arc<Store>) -> Client {
-        let mut client = Client::new(store, Config::default(), true);
+        Client::logged_in_with(store, Config::default()).await
+    }
+
+    pub async fn logged_in_with(store: &Arc<Store>, config: Config) -> Client {
+        let mut client = Client::new(store, config, true);
         client.greet().await;
         assert!(client.send("l LOGIN joe secret\r\n").await.contains("l OK"));
         client
