@@ -101,6 +101,7 @@ def machine(directory):
     models = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "machine": f"{os.cpu_count()} x {models[0] if models else platform.machine()}, Linux {platform.release()}, {_file_system(directory)}",
+        "load average before": f"{os.getloadavg()[0]:.1f}",
         "client and server": "on the same cores, over loopback; one server runs at a time",
     }
 

@@ -132,6 +132,7 @@ def main():
         f"{chosen.messages:,} messages a level to {USERS} users, log-normal with sigma 1, mean {figures['mean_bytes']:,.0f} bytes, "
         f"one recipient each; medians of {chosen.rounds} rounds, in turn, each from an empty disk"
     )
+    facts["reading"] = "the 20 newest messages of each user, one FETCH each; the first level is the first time that mailboxes are opened"
     facts["checked in every round"] = "all acknowledged messages are counted by the server, once; those read came back with the right checksum"
     rows = report.rows(rounds)
     text = report.as_markdown(rows, facts)

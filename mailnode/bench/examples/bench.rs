@@ -8,6 +8,12 @@ struct Cli {
     options: bench::Options,
 }
 
-fn main() -> Result<(), bench::BenchError> {
-    bench::run(&Cli::parse().options)
+fn main() -> std::process::ExitCode {
+    match bench::run(&Cli::parse().options) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
 }

@@ -153,3 +153,105 @@ fn connection(
     client.quit();
     (tally, now)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{Options, Protocol};
+    use clap::Parser;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::sync::Arc;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    /// What a server does with a message when it has all of it.
+    type Judge = fn(u64) -> Option<&'static str>;
+
+    /// An LMTP server for single recipients that counts the messages it got; it closes where the judge gives no
+    /// reply.
+    fn server(judge: Judge) -> (String, Arc<AtomicU64>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&count);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, count) = (stream.unwrap(), Arc::clone(&counted));
+                std::thread::spawn(move || -> std::io::Result<()> {
+                    stream.write_all(b"220 x\r\n")?;
+                    let mut in_data = false;
+                    for line in BufReader::new(stream.try_clone()?).lines() {
+                        let line = line?;
+                        let reply = match (in_data, line.as_str()) {
+                            (true, ".") => match judge(count.fetch_add(1, Ordering::Relaxed) + 1) {
+                                Some(reply) => reply,
+                                None => return Ok(()),
+                            },
+                            (true, _) => continue,
+                            (false, "DATA") => "354 go\r\n",
+                            (false, _) if line.starts_with("LHLO") => "250-x\r\n250 PIPELINING\r\n",
+                            (false, _) => "250 ok\r\n",
+                        };
+                        in_data = reply.starts_with("354");
+                        stream.write_all(reply.as_bytes())?;
+                    }
+                    Ok(())
+                });
+            }
+        });
+        (address, count)
+    }
+
+    fn run(targets: &[&str], arguments: &str) -> (DeliveryLevel, u64) {
+        let targets = targets.iter().flat_map(|target| ["--target", target]);
+        let arguments = ["bench"].into_iter().chain(targets).chain(arguments.split_whitespace());
+        let plan = Plan::new(&Cli::parse_from(arguments).options).unwrap();
+        assert_eq!(plan.protocol, Protocol::Lmtp);
+        let messages = Messages::generate(1, 20);
+        let mut next = 0;
+        let level = level(&plan, &messages, &Meter::new(&[], &[]), plan.connections[0], &mut next).unwrap();
+        (level, next)
+    }
+
+    #[test]
+    fn all_messages_are_sent_once_and_connections_are_dealt_over_the_servers() {
+        let (one, of_one) = server(|_| Some("250 ok\r\n"));
+        let (two, of_two) = server(|_| Some("250 ok\r\n"));
+        let (level, next) = run(&[&one, &two], "--connections 4 --messages 200");
+        let (of_one, of_two) = (of_one.load(Ordering::Relaxed), of_two.load(Ordering::Relaxed));
+        assert!(of_one > 0 && of_two > 0);
+        assert_eq!((level.acknowledged, level.refused, level.uncertain), (200, 0, 0));
+        assert_eq!((of_one + of_two, next), (200, 200));
+    }
+
+    #[test]
+    fn a_message_without_an_answer_is_uncertain_and_the_others_go_on() {
+        let (address, _) = server(|number| if number == 10 { None } else { Some("250 ok\r\n") });
+        let (level, next) = run(&[&address], "--connections 3 --messages 60");
+        assert_eq!((level.acknowledged, level.refused, level.uncertain, next), (59, 0, 1, 60));
+        assert!(level.first_error.is_some());
+    }
+
+    #[test]
+    fn a_server_that_refuses_everything_is_not_asked_for_ever() {
+        let (address, count) = server(|_| Some("452 4.2.2 full\r\n"));
+        let (level, _) = run(&[&address], "--connections 2 --messages 5000");
+        assert_eq!((level.acknowledged, level.refused), (0, 2 * u64::from(REFUSALS)));
+        assert_eq!(count.load(Ordering::Relaxed), 2 * u64::from(REFUSALS));
+        assert_eq!(level.first_error.as_deref(), Some("452 4.2.2 full"));
+    }
+
+    #[test]
+    fn time_ends_a_level() {
+        let (address, _) = server(|_| Some("250 ok\r\n"));
+        let begun = Instant::now();
+        let (level, next) = run(&[&address], "--connections 2 --seconds 1");
+        assert!(level.acknowledged > 0 && level.acknowledged == next);
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    }
+}
