@@ -1,10 +1,25 @@
-//! Node-to-node transport.
+//! Node-to-node transport: calls from one mail node to another over mutual TLS 1.3.
+//!
+//! A [`Pool`] makes connections when they are wanted; [`Peer::call`] sends a [`Request`] and brings the
+//! [`Response`]; [`serve`] answers those of others with a [`Handler`]. What a request means is the application's.
+//!
+//! What holds throughout:
+//! - Both ends of a connection have proved their names by certificates of the cluster's CA ([`pki`]), are of the
+//!   same cluster, and have agreed on a version before anything else is said.
+//! - Every call ends: with a response, at its deadline, or when its connection is lost; and then its handler ends.
+//! - Many calls share a connection, in frames of bounded size (`protocol/frame.rs` is the specification), so that a
+//!   long message holds up a short one for a frame or two at most. Bytes of messages are not copied on the way
+//!   out, and once on the way in.
+//! - Whatever waits, is queued or is remembered is bounded by [`Options`]; what a peer merely claims costs nothing.
 
+mod connection;
 pub mod endpoint;
 pub mod error;
+mod link;
 pub mod metrics;
 pub mod pki;
 pub mod pool;
+mod protocol;
 pub mod server;
 pub mod trace;
 

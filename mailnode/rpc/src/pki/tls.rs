@@ -76,6 +76,11 @@ impl std::fmt::Debug for NodeTls {
     }
 }
 
+/// True if this is what TLS agreed on (RFC 7301 section 3.2): a peer that offers nothing gets nothing.
+pub(crate) fn is_our_protocol(agreed: Option<&[u8]>) -> bool {
+    agreed == Some(ALPN)
+}
+
 /// ring with AES-128-GCM first: it is the cheapest where the processor has AES, and strong enough for both ends.
 fn provider() -> CryptoProvider {
     let suites = vec![
