@@ -1,6 +1,7 @@
 //! What the tests share: the store, and a client's side of a session.
 #![allow(dead_code)] // Each test file uses a part of it.
 
+pub mod driver;
 pub mod store;
 
 use std::sync::Arc;
