@@ -94,7 +94,8 @@ pub async fn start<L: LeaseService>(
         },
         clock: NodeClock::new(id, skew),
         keys,
-        users: UserDatabase::new(this.clone(), id, config.user_database.embedded.replicas, store.clone()),
+        users: UserDatabase::new(this.clone(), id, config.user_database.embedded.replicas, store.clone())
+            .map_err(|error| StartError::new("dataDirectory", error))?,
         store,
         topology: Topology::new(id),
         manager: Manager::default(),

@@ -98,7 +98,7 @@ pub async fn add_user(
 
 pub async fn show_user(State(state): State<AdminState>, Path(address): Path<String>) -> Result<Json<User>> {
     let user = state.node.users.login_name(&address).await?;
-    Ok(Json(shown(&*state.node.users.profile(user).await?)))
+    Ok(Json(shown(&state.node.users.profile(user).await?)))
 }
 
 pub async fn remove_user(State(state): State<AdminState>, Path(address): Path<String>) -> Result<StatusCode> {

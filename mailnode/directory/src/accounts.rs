@@ -1,0 +1,460 @@
+//! Users, aliases and domains, as steps of one record each.
+//!
+//! | record | key | value |
+//! | --- | --- | --- |
+//! | profile | user id | [`Profile`] |
+//! | address | address | [`Target`]: the user or the alias's targets |
+//! | domain | domain | [`Domain`] |
+//!
+//! A user exists from the moment that their profile is written until it is deleted. An address is written before
+//! the profile it leads to and deleted after it, so at every point
+//! - a profile that counts has an address that leads to it;
+//! - an address may lead to a user id without a profile, which takes no mail and lets nobody in. The next
+//!   [`Accounts::add_user`] of that address, or the repair pass, replaces it.
+
+mod repair;
+mod resolve;
+
+pub use repair::{Repair, Repaired};
+
+use crate::address::{Address, AddressError, normal_domain};
+use crate::password::Credentials;
+use crate::profile::{CodecError, Profile, ProfileError};
+use crate::record::{DatabaseError, Key, Kind, Read, Records, Token};
+use bytes::Bytes;
+use cluster::{FolderId, Timestamp, UidBlock, UserId};
+use serde::{Deserialize, Serialize};
+
+/// Targets of one alias.
+const ALIAS_TARGETS: usize = 200;
+/// Attempts of a read-change-write before somebody else's changes win.
+const ATTEMPTS: usize = 16;
+/// Records asked for at once by passes over everything.
+const PAGE: usize = 500;
+/// First byte of address and domain records.
+const FORMAT: u8 = 1;
+
+/// Why nothing was done, or not all of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AccountError {
+    #[error("not found")]
+    NotFound,
+    #[error("already exists")]
+    AlreadyExists,
+    /// Bad input; the text says what would be right.
+    #[error("{0}")]
+    Invalid(String),
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// Try again later.
+    #[error("{0}")]
+    Temporary(String),
+}
+
+impl From<DatabaseError> for AccountError {
+    fn from(error: DatabaseError) -> Self {
+        Self::Temporary(error.to_string())
+    }
+}
+
+impl From<CodecError> for AccountError {
+    fn from(error: CodecError) -> Self {
+        Self::Temporary(error.to_string())
+    }
+}
+
+/// Where an address leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Target {
+    User(UserId),
+    Alias(Vec<Address>),
+}
+
+/// A domain that the cluster takes mail for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    /// The first account made in it: where `postmaster@` leads as long as that address was not made
+    /// (RFC 5321 4.5.1).
+    pub postmaster: Option<UserId>,
+}
+
+fn encode<T: Serialize>(value: &T) -> Bytes {
+    let mut bytes = vec![FORMAT];
+    bytes.extend(postcard::to_stdvec(value).unwrap_or_default());
+    bytes.into()
+}
+
+fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    match bytes.split_first() {
+        Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(|_| CodecError::Damaged),
+        Some((&newer, _)) if newer > FORMAT => Err(CodecError::Newer(newer)),
+        _ => Err(CodecError::Damaged),
+    }
+}
+
+/// What a record holds, with its version.
+fn decoded<T: serde::de::DeserializeOwned>(read: &Read) -> Result<Option<T>, CodecError> {
+    read.value.as_deref().map(decode).transpose()
+}
+
+/// The operations on accounts over any database of records.
+pub struct Accounts<R> {
+    records: R,
+    /// A source of random tokens and user ids.
+    random: fn() -> Token,
+}
+
+impl<R: Records> Accounts<R> {
+    pub const fn new(records: R, random: fn() -> Token) -> Self {
+        Self { records, random }
+    }
+
+    pub const fn records(&self) -> &R {
+        &self.records
+    }
+
+    async fn set(&self, key: &Key, expected: u64, value: Option<Bytes>) -> Result<u64, DatabaseError> {
+        self.records.compare_and_set(key, expected, (self.random)(), value).await
+    }
+
+    /// A user's profile, possibly an older state of it.
+    ///
+    /// # Errors
+    /// [`AccountError::NotFound`] only if there surely is none.
+    pub async fn profile(&self, user: UserId) -> Result<Profile, AccountError> {
+        let read = self.records.read(&Key::profile(user), true).await?;
+        Ok(Profile::decode(read.value.as_deref().ok_or(AccountError::NotFound)?)?)
+    }
+
+    /// Changes a profile: read, change, compare-and-set, again if it was changed meanwhile.
+    ///
+    /// # Errors
+    /// What `change` says, or that the database is away; then the change may yet have happened.
+    pub async fn update_profile<T>(
+        &self,
+        user: UserId,
+        mut change: impl FnMut(&mut Profile) -> Result<T, ProfileError> + Send,
+    ) -> Result<(Profile, T), AccountError>
+    where
+        T: Send,
+    {
+        let key = Key::profile(user);
+        for _ in 0..ATTEMPTS {
+            let read = self.records.read(&key, false).await?;
+            let mut profile = Profile::decode(read.value.as_deref().ok_or(AccountError::NotFound)?)?;
+            let before = profile.clone();
+            let outcome = change(&mut profile)?;
+            if profile == before {
+                return Ok((profile, outcome));
+            }
+            match self.set(&key, read.version, Some(profile.encode().into())).await {
+                Ok(_) => return Ok((profile, outcome)),
+                Err(DatabaseError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(busy())
+    }
+
+    /// Reserves UIDs of a folder: from here on nobody else is given them.
+    ///
+    /// # Errors
+    /// As [`Accounts::update_profile`].
+    pub async fn reserve_uids(
+        &self,
+        user: UserId,
+        folder: FolderId,
+        count: u32,
+        at: Timestamp,
+    ) -> Result<(Profile, UidBlock), AccountError> {
+        self.update_profile(user, |profile| profile.reserve_uids(folder, count, at)).await
+    }
+
+    /// Makes an account.
+    ///
+    /// # Errors
+    /// [`AccountError::AlreadyExists`] if the address leads somewhere; [`AccountError::Invalid`] if its domain is
+    /// not ours.
+    pub async fn add_user(
+        &self,
+        address: &str,
+        credentials: Credentials,
+        quota: u64,
+        at: Timestamp,
+    ) -> Result<Profile, AccountError> {
+        let address = self.new_address(address).await?;
+        let user = UserId(u128::from_be_bytes((self.random)()));
+        let profile = Profile::new(user, address.clone(), credentials, quota, at);
+        self.claim_address(&address, user).await?;
+        let key = Key::profile(user);
+        match self.set(&key, 0, Some(profile.encode().into())).await {
+            Ok(_) => {}
+            Err(DatabaseError::Conflict) => return Err(busy()),
+            Err(error) => return Err(error.into()),
+        }
+        // While the profile was not there, the address could be taken for an orphan and given away.
+        if self.target(&address).await?.1 != Some(Target::User(user)) {
+            self.delete(&key).await?;
+            return Err(busy());
+        }
+        self.offer_postmaster(address.domain(), user).await;
+        Ok(profile)
+    }
+
+    /// An address that may be made: well-formed, without a detail, in a domain of ours.
+    async fn new_address(&self, text: &str) -> Result<Address, AccountError> {
+        let address = Address::parse(text)?;
+        if address.local().contains('+') {
+            return Err(AccountError::Invalid(
+                "no '+' in a new address: user+detail leads to user already".into(),
+            ));
+        }
+        if self.domain(address.domain()).await?.1.is_none() {
+            return Err(AccountError::Invalid(format!("add the domain {} first", address.domain())));
+        }
+        Ok(address)
+    }
+
+    async fn claim_address(&self, address: &Address, user: UserId) -> Result<(), AccountError> {
+        let key = Key::address(address);
+        let (version, target) = self.target(address).await?;
+        match target {
+            Some(Target::Alias(_)) => return Err(AccountError::AlreadyExists),
+            Some(Target::User(owner)) if self.exists(owner).await? => {
+                return Err(AccountError::AlreadyExists);
+            }
+            // Left over by somebody who did not come to the profile, or removed it and did not come further.
+            Some(Target::User(_)) | None => {}
+        }
+        match self.set(&key, version, Some(encode(&Target::User(user)))).await {
+            Ok(_) => Ok(()),
+            Err(DatabaseError::Conflict) => Err(AccountError::AlreadyExists),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn exists(&self, user: UserId) -> Result<bool, AccountError> {
+        Ok(self.records.read(&Key::profile(user), false).await?.value.is_some())
+    }
+
+    /// A convenience that may fail: the next account is offered again.
+    async fn offer_postmaster(&self, domain: &str, user: UserId) {
+        if let Ok((version, Some(Domain { postmaster: None }))) = self.domain(domain).await {
+            let value = Domain { postmaster: Some(user) };
+            let _ = self.set(&Key::domain(domain), version, Some(encode(&value))).await;
+        }
+    }
+
+    /// Removes an account: from the first step on it does not exist.
+    ///
+    /// # Errors
+    /// [`AccountError::NotFound`]; or the database is away, then it may be half done: try again.
+    pub async fn remove_user(&self, address: &str) -> Result<UserId, AccountError> {
+        let address = Address::parse(address)?;
+        let Some(Target::User(user)) = self.target(&address).await?.1 else {
+            return Err(AccountError::NotFound);
+        };
+        let key = Key::profile(user);
+        let read = self.records.read(&key, false).await?;
+        let mut addresses = vec![address];
+        let existed = read.value.is_some();
+        if let Some(bytes) = &read.value {
+            // A record that cannot be read is removed all the same.
+            addresses.extend(Profile::decode(bytes).map(|profile| profile.addresses).unwrap_or_default());
+            self.delete(&key).await?;
+        }
+        for address in addresses {
+            if self.target(&address).await?.1 == Some(Target::User(user)) {
+                self.delete(&Key::address(&address)).await?;
+            }
+        }
+        if existed { Ok(user) } else { Err(AccountError::NotFound) }
+    }
+
+    /// # Errors
+    /// As [`Accounts::update_profile`].
+    pub async fn set_credentials(
+        &self,
+        user: UserId,
+        credentials: Credentials,
+    ) -> Result<Profile, AccountError> {
+        let change = |profile: &mut Profile| {
+            profile.credentials = credentials.clone();
+            Ok(())
+        };
+        Ok(self.update_profile(user, change).await?.0)
+    }
+
+    /// # Errors
+    /// [`AccountError::AlreadyExists`].
+    pub async fn add_domain(&self, domain: &str) -> Result<(), AccountError> {
+        let domain = normal_domain(domain)?;
+        let (version, known) = self.domain(&domain).await?;
+        if known.is_some() {
+            return Err(AccountError::AlreadyExists);
+        }
+        match self.set(&Key::domain(&domain), version, Some(encode(&Domain::default()))).await {
+            Ok(_) => Ok(()),
+            Err(DatabaseError::Conflict) => Err(AccountError::AlreadyExists),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// # Errors
+    /// [`AccountError::NotFound`]; [`AccountError::Invalid`] while it has addresses.
+    pub async fn remove_domain(&self, domain: &str) -> Result<(), AccountError> {
+        let domain = normal_domain(domain)?;
+        if self.domain(&domain).await?.1.is_none() {
+            return Err(AccountError::NotFound);
+        }
+        let mut after: Option<Bytes> = None;
+        loop {
+            let page = self.records.list(Kind::Address, after.as_deref(), PAGE).await?;
+            let Some((last, _)) = page.last() else { break };
+            let of_domain = |key: &Key| {
+                std::str::from_utf8(key.id())
+                    .is_ok_and(|id| id.rsplit_once('@').is_some_and(|(_, d)| d == domain))
+            };
+            if let Some((key, _)) = page.iter().find(|(key, _)| of_domain(key)) {
+                let address = String::from_utf8_lossy(key.id());
+                return Err(AccountError::Invalid(format!("{domain} has addresses, {address} for one")));
+            }
+            after = Some(Bytes::copy_from_slice(last.id()));
+        }
+        self.delete(&Key::domain(&domain)).await
+    }
+
+    /// Makes an address that leads to other addresses of ours.
+    ///
+    /// # Errors
+    /// As [`Accounts::add_user`].
+    pub async fn add_alias(&self, address: &str, targets: &[String]) -> Result<(), AccountError> {
+        let address = self.new_address(address).await?;
+        if !(1..=ALIAS_TARGETS).contains(&targets.len()) {
+            return Err(AccountError::Invalid(format!("an alias has 1 to {ALIAS_TARGETS} targets")));
+        }
+        let mut parsed = Vec::with_capacity(targets.len());
+        for target in targets {
+            let target = Address::parse(target)?;
+            if self.domain(target.domain()).await?.1.is_none() {
+                return Err(AccountError::Invalid(format!("{target} is in none of our domains")));
+            }
+            parsed.push(target);
+        }
+        let (version, known) = self.target(&address).await?;
+        let orphan = match known {
+            None => true,
+            Some(Target::User(owner)) => !self.exists(owner).await?,
+            Some(Target::Alias(_)) => false,
+        };
+        if !orphan {
+            return Err(AccountError::AlreadyExists);
+        }
+        match self.set(&Key::address(&address), version, Some(encode(&Target::Alias(parsed)))).await {
+            Ok(_) => Ok(()),
+            Err(DatabaseError::Conflict) => Err(AccountError::AlreadyExists),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// # Errors
+    /// [`AccountError::NotFound`], also if it is a user's address.
+    pub async fn remove_alias(&self, address: &str) -> Result<(), AccountError> {
+        let address = Address::parse(address)?;
+        match self.target(&address).await?.1 {
+            Some(Target::Alias(_)) => self.delete(&Key::address(&address)).await,
+            _ => Err(AccountError::NotFound),
+        }
+    }
+
+    /// Addresses of users after an address, in order of addresses.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub async fn list_users(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>, AccountError> {
+        let is_user = |id: String, target| matches!(target, Target::User(_)).then_some(id);
+        self.list_addresses(after, limit, is_user).await
+    }
+
+    /// Aliases after an address, in order of addresses.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub async fn list_aliases(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Vec<String>)>, AccountError> {
+        let as_alias = |id: String, target| match target {
+            Target::Alias(targets) => Some((id, targets.iter().map(Address::to_string).collect())),
+            Target::User(_) => None,
+        };
+        self.list_addresses(after, limit, as_alias).await
+    }
+
+    /// # Errors
+    /// If the database is away.
+    pub async fn list_domains(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>, AccountError> {
+        let page = self.records.list(Kind::Domain, after.map(str::as_bytes), limit.min(PAGE * 2)).await?;
+        Ok(page.iter().map(|(key, _)| String::from_utf8_lossy(key.id()).into_owned()).collect())
+    }
+
+    async fn list_addresses<T>(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+        keep: impl Fn(String, Target) -> Option<T> + Send,
+    ) -> Result<Vec<T>, AccountError>
+    where
+        T: Send,
+    {
+        let mut after = after.map(|after| Bytes::from(after.to_lowercase()));
+        let mut kept = Vec::new();
+        while kept.len() < limit {
+            let page = self.records.list(Kind::Address, after.as_deref(), PAGE).await?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(Bytes::copy_from_slice(last.id()));
+            for (key, read) in page {
+                if let (Ok(Some(target)), true) = (decoded::<Target>(&read), kept.len() < limit) {
+                    kept.extend(keep(String::from_utf8_lossy(key.id()).into_owned(), target));
+                }
+            }
+        }
+        Ok(kept)
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), AccountError> {
+        for _ in 0..ATTEMPTS {
+            let read = self.records.read(key, false).await?;
+            if read.value.is_none() {
+                return Ok(());
+            }
+            match self.set(key, read.version, None).await {
+                Ok(_) => return Ok(()),
+                Err(DatabaseError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(busy())
+    }
+
+    /// An address's record as it is now, and its version.
+    async fn target(&self, address: &Address) -> Result<(u64, Option<Target>), AccountError> {
+        let read = self.records.read(&Key::address(address), false).await?;
+        Ok((read.version, decoded(&read)?))
+    }
+
+    async fn domain(&self, domain: &str) -> Result<(u64, Option<Domain>), AccountError> {
+        let read = self.records.read(&Key::domain(domain), false).await?;
+        Ok((read.version, decoded(&read)?))
+    }
+}
+
+fn busy() -> AccountError {
+    AccountError::Temporary("the account is being changed by others; try again".into())
+}
+
+#[cfg(test)]
+mod tests;
