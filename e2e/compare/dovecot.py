@@ -68,6 +68,7 @@ def install():
     """From Debian, if it is not there. Only the files: a service that the package starts is stopped again."""
     if shutil.which("dovecot"):
         return
+    subprocess.run(["apt-get", "update", "-qq"], check=True, timeout=600)
     environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive", RUNLEVEL="1")
     command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES]
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, timeout=600)
@@ -100,7 +101,11 @@ class Dovecot:
         )
         (self.directory / "dovecot.conf").write_text(config)
         self.process = Process("dovecot", ["dovecot", "-F", "-c", self.directory / "dovecot.conf"], self.directory / "start.log")
-        eventually("Dovecot runs", self._is_up, 20)
+        try:
+            eventually("Dovecot runs", self._is_up, 20)
+        except BaseException:
+            self.close()
+            raise
 
     def _certificates(self):
         here = self.directory
