@@ -35,6 +35,11 @@ def report(request, record_property):
 _FIGURES = []
 
 
+def pytest_collection_modifyitems(items):
+    """Short tests first; the scenario of test_kill.py last."""
+    items.sort(key=lambda item: (item.get_closest_marker("kill") is not None, "restart" in item.fspath.basename))
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     outcome = yield
