@@ -61,14 +61,22 @@ impl<A: Account> LoggedIn<A> {
 
     /// Learns what happened in the selected folder. A backend that cannot tell now is asked again after the next command.
     pub async fn sync(&mut self) -> Result<(), Gone> {
-        let Some(mailbox) = &mut self.selected else { return Ok(()) };
-        match self.account.sync(mailbox.folder, mailbox.token).await {
-            Ok(changes) => mailbox.apply(changes).map_err(|_| Gone),
-            Err(Error::NotFound) => Err(Gone),
+        match self.sync_now().await {
+            Ok(synced) => synced,
             Err(error) => {
-                tracing::debug!(%error, folder = mailbox.folder, "cannot sync the selected folder now");
+                tracing::debug!(%error, "cannot sync the selected folder now");
                 Ok(())
             }
+        }
+    }
+
+    /// As [`LoggedIn::sync`], for commands that must not go on without.
+    pub async fn sync_now(&mut self) -> Result<Result<(), Gone>, Error> {
+        let Some(mailbox) = &mut self.selected else { return Ok(Ok(())) };
+        match self.account.sync(mailbox.folder, mailbox.token).await {
+            Ok(changes) => Ok(mailbox.apply(changes).map_err(|_| Gone)),
+            Err(Error::NotFound) => Ok(Err(Gone)),
+            Err(error) => Err(error),
         }
     }
 

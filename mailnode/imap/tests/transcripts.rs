@@ -58,6 +58,7 @@ impl Run {
                 self.store.set_unreadable(&uids);
             }
             "fresh" => self.store.answer_next_sync_fresh(),
+            "manager" => self.store.set_away(rest == "away"),
             "quota" => self.store.set_quota_reached(rest == "reached"),
             "uid-validity-changes" => self.store.change_uid_validity(rest),
             // The session waits for news and tells them.

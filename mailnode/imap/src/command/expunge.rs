@@ -16,7 +16,7 @@ pub(crate) async fn run<A: Account, O: Output>(
 ) -> Result<Reply, Stop> {
     user.writable()?;
     // What others marked or unmarked counts. Nothing is lost if the folder is gone: the sync after the command finds that.
-    if user.sync().await.is_err() {
+    if user.sync_now().await?.is_err() {
         return Err(Reply::no_mailbox().into());
     }
     let (account, mailbox) = user.writable()?;

@@ -47,12 +47,10 @@ pub(crate) async fn run<A: Account, O: Output>(
     for position in positions {
         let number = position as u32 + 1;
         let Some(message) = mailbox.message(number) else { continue };
+        let uid = message.uid;
+        fetch_item::write(number, message, None, &fetch.attributes, style, out).await?;
         if style.flags {
-            let uid = message.uid;
-            fetch_item::write(number, message, None, &fetch.attributes, style, out);
             mailbox.told(uid);
-        } else {
-            fetch_item::write(number, message, None, &fetch.attributes, style, out);
         }
         out.flush_if_full().await?;
     }
@@ -115,7 +113,7 @@ async fn with_bodies<A: Account, O: Output>(
             let Some(message) = mailbox.message(number) else { continue };
             let style = Style { flags, ..style };
             let uid = message.uid;
-            fetch_item::write(number, message, Some(&mut parsed), &fetch.attributes, style, out);
+            fetch_item::write(number, message, Some(&mut parsed), &fetch.attributes, style, out).await?;
             if flags {
                 mailbox.told(uid);
             }

@@ -1,5 +1,7 @@
 //! The FETCH response of one message (RFC 9051 7.5.2).
 
+use std::io;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::backend::Message;
@@ -59,22 +61,21 @@ pub(crate) fn sets_seen(item: &Attribute) -> bool {
 /// BINARY of a part whose encoding cannot be undone (RFC 3516 4.3).
 pub(crate) fn has_unknown_encoding(item: &Attribute, parsed: &mut Parsed) -> bool {
     match item {
-        Attribute::Binary { part, .. } | Attribute::BinarySize { part } => {
-            parsed.binary(part) == Binary::UnknownEncoding
-        }
+        Attribute::Binary { part, .. } | Attribute::BinarySize { part } => parsed.has_unknown_encoding(part),
         _ => false,
     }
 }
 
-/// Writes the response. Without `parsed`, items that need the body are left out.
-pub(crate) fn write<H, O: Output>(
+/// Writes the response. Without `parsed`, items that need the body are left out. Flushes between items, so that no more than
+/// one of them is in memory.
+pub(crate) async fn write<H, O: Output>(
     number: u32,
     message: &Message<H>,
     mut parsed: Option<&mut Parsed>,
     items: &[Attribute],
     style: Style,
     out: &mut Responses<'_, O>,
-) {
+) -> io::Result<()> {
     let text = out.text();
     text.put_slice(b"* ");
     writer::number(text, number.into());
@@ -117,11 +118,13 @@ pub(crate) fn write<H, O: Output>(
                 if let Some(parsed) = parsed.as_deref_mut() {
                     between(out.text(), &mut first);
                     of_body(item, parsed, style.rev2, out);
+                    out.flush_if_full().await?;
                 }
             }
         }
     }
     out.line(format_args!(")"));
+    Ok(())
 }
 
 fn between(text: &mut BytesMut, first: &mut bool) {

@@ -80,6 +80,13 @@ impl Parsed {
         }
     }
 
+    /// Whether [`Parsed::binary`] could not undo the encoding of that part.
+    pub fn has_unknown_encoding(&mut self, part: &[u32]) -> bool {
+        let Some(found) = find(self.root(), part) else { return false };
+        let (header, leaf) = (found.header.clone(), matches!(found.content, Content::Leaf));
+        leaf && transfer::encoding(&self.slice(header)) == Encoding::Unknown
+    }
+
     /// A part with its transfer encoding undone.
     pub fn binary(&mut self, part: &[u32]) -> Binary {
         if part.is_empty() {

@@ -457,6 +457,19 @@ mod tests {
     }
 
     #[test]
+    fn what_multiplies_work_is_bounded() {
+        for (start, item, end, most) in [
+            ("a FETCH 1 (UID", " UID", ")", 100),
+            ("a SEARCH ALL", " TEXT x", "", 500),
+            ("a LIST \"\" (*", " *", ")", 100),
+        ] {
+            let text = |count: usize| format!("{start}{}{end}", item.repeat(count - 1));
+            assert!(command(&text(most)).is_ok(), "{start}");
+            assert!(command(&text(most + 1)).is_err(), "{start}");
+        }
+    }
+
+    #[test]
     fn a_password_is_not_in_the_debug_output() {
         let shown = format!("{:?}", command("a LOGIN joe hunter2").unwrap());
         assert!(shown.contains("joe") && !shown.contains("hunter2"), "{shown}");

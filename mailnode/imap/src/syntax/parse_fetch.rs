@@ -6,6 +6,8 @@ use super::sequence::SequenceSet;
 
 /// The deepest part number that is read, and the most field names in one section.
 const MAX_PART_DEPTH: usize = 100;
+/// The most items of one FETCH: each may cost as much as the message is large.
+const MAX_ITEMS: usize = 100;
 
 pub fn fetch(lexer: &mut Lexer<'_>, uid: bool) -> Result<Fetch, SyntaxError> {
     lexer.space()?;
@@ -30,6 +32,9 @@ pub fn fetch(lexer: &mut Lexer<'_>, uid: bool) -> Result<Fetch, SyntaxError> {
     };
     if attributes.is_empty() {
         return Err(SyntaxError::new("FETCH what?"));
+    }
+    if attributes.len() > MAX_ITEMS {
+        return Err(SyntaxError::new("too many FETCH items"));
     }
     let (mut changed_since, mut vanished) = (None, false);
     if lexer.accept(b' ') && !lexer.at_end() {

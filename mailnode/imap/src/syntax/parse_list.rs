@@ -4,6 +4,9 @@ use super::command::{List, MailboxName, StatusItem};
 use super::lexer::{Lexer, SyntaxError};
 use super::parse::{decode_name, mailbox};
 
+/// The most patterns of one LIST: each is compared with every name.
+const MAX_PATTERNS: usize = 100;
+
 pub fn list(lexer: &mut Lexer<'_>) -> Result<List, SyntaxError> {
     let mut list = List::default();
     lexer.space()?;
@@ -33,6 +36,9 @@ pub fn list(lexer: &mut Lexer<'_>) -> Result<List, SyntaxError> {
     let utf8_names = lexer.utf8_names;
     let mut pattern = |lexer: &mut Lexer<'_>| {
         if let MailboxName::Valid(pattern) = decode_name(lexer.list_mailbox()?, utf8_names) {
+            if list.patterns.len() == MAX_PATTERNS {
+                return Err(SyntaxError::new("too many LIST patterns"));
+            }
             list.patterns.push(pattern);
         }
         Ok(())

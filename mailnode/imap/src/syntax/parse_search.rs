@@ -10,6 +10,8 @@ use crate::flags::SystemFlag;
 
 /// How deep keys may nest.
 pub const MAX_DEPTH: usize = 50;
+/// The most keys of one SEARCH: each may be compared with every message.
+const MAX_KEYS: usize = 500;
 
 pub fn search(lexer: &mut Lexer<'_>, uid: bool) -> Result<Search, SyntaxError> {
     lexer.space()?;
@@ -26,7 +28,7 @@ pub fn search(lexer: &mut Lexer<'_>, uid: bool) -> Result<Search, SyntaxError> {
             !charset.eq_ignore_ascii_case(b"UTF-8") && !charset.eq_ignore_ascii_case(b"US-ASCII");
         lexer.space()?;
     }
-    let mut keys = Parser { lexer, unknown_charset };
+    let mut keys = Parser { lexer, unknown_charset, keys: 0 };
     let mut all = vec![keys.key(0)?];
     while keys.lexer.accept(b' ') && !keys.lexer.at_end() {
         all.push(keys.key(0)?);
@@ -61,12 +63,18 @@ fn return_options(lexer: &mut Lexer<'_>) -> Result<ReturnOptions, SyntaxError> {
 struct Parser<'a, 'b> {
     lexer: &'a mut Lexer<'b>,
     unknown_charset: bool,
+    /// How many there were so far.
+    keys: usize,
 }
 
 impl Parser<'_, '_> {
     fn key(&mut self, depth: usize) -> Result<SearchKey, SyntaxError> {
         if depth > MAX_DEPTH {
             return Err(SyntaxError::new("search keys are nested too deep"));
+        }
+        self.keys += 1;
+        if self.keys > MAX_KEYS {
+            return Err(SyntaxError::new("too many search keys"));
         }
         match self.lexer.peek() {
             Some(b'(') => {

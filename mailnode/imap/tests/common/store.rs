@@ -64,15 +64,22 @@ struct Inner {
     /// Answer the next sync with a whole snapshot, as after a failover.
     fresh: bool,
     quota_reached: bool,
+    away: bool,
 }
 
 impl Inner {
+    fn here(&self) -> Result<(), Error> {
+        if self.away { Err(Error::Temporary("The manager is away".into())) } else { Ok(()) }
+    }
+
     fn by_name(&mut self, name: &str) -> Result<(u32, &mut MemoryFolder), Error> {
+        self.here()?;
         let found = self.folders.iter_mut().find(|(_, folder)| folder.name == name);
         found.map(|(id, folder)| (*id, folder)).ok_or(Error::NotFound)
     }
 
     fn folder(&mut self, id: u32) -> Result<&mut MemoryFolder, Error> {
+        self.here()?;
         self.folders.get_mut(&id).ok_or(Error::NotFound)
     }
 
@@ -135,9 +142,14 @@ impl Store {
         self.lock().unreadable = uids.iter().copied().collect();
     }
 
-    /// The message loses its body without being expunged.
     pub fn answer_next_sync_fresh(&self) {
         self.lock().fresh = true;
+        self.changed();
+    }
+
+    /// While away, every operation fails for now.
+    pub fn set_away(&self, away: bool) {
+        self.lock().away = away;
         self.changed();
     }
 
@@ -189,6 +201,7 @@ impl Account for MemoryAccount {
 
     async fn folders(&self) -> Result<Vec<Folder>, Error> {
         let inner = self.store.lock();
+        inner.here()?;
         let folder = |(id, folder): (&u32, &MemoryFolder)| Folder {
             id: *id,
             name: folder.name.clone(),
@@ -201,6 +214,7 @@ impl Account for MemoryAccount {
 
     async fn create_folder(&self, name: &str, special_use: Option<SpecialUse>) -> Result<(), Error> {
         let mut inner = self.store.lock();
+        inner.here()?;
         if inner.by_name(name).is_ok() {
             return Err(Error::AlreadyExists);
         }
