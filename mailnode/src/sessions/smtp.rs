@@ -51,7 +51,7 @@ pub async fn session(mut context: SessionContext, stream: Stream) -> io::Result<
     let mut session = Session::new(Config {
         mode,
         host_name: settings.host_name.clone(),
-        peer: context.peer.ip(),
+        peer: context.peer.ip().to_canonical(),
         session: context.session,
         tls: stream.is_tls(),
         clear_text_login: settings.clear_text_login,
