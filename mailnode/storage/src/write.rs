@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 /// One change. A commit is a list of them, kept or lost together.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // Most are entries.
 pub enum Write {
     /// Stores a body under its name, the BLAKE3 hash of `parts`. If it is already here and readable nothing is
     /// written: one copy per node. Either way its lease begins anew.

@@ -1,0 +1,73 @@
+//! Garbage collection by leases (DESIGN 7): a body that no live entry here refers to lives until its lease
+//! ends; a tombstone until its lifetime has passed and no peer waits for it.
+//!
+//! The index has the ends of leases and the times of tombstones in order, so a pass looks only at what is due.
+//! The writer decides: what was renewed or revived since the look stays. Dropping a body writes nothing to the
+//! log; after a rebuild of the index it is back, with a new lease.
+
+use crate::error::Result;
+use crate::prepare::Operation;
+use crate::rows::{EntryRow, LEASES, TOMBSTONES, entry_key, parse_lease_key, parse_tombstone_key};
+use crate::shared::Shared;
+use crate::threads::commit;
+use bytes::Bytes;
+
+/// Rows of one commit.
+const PAGE: usize = 1_000;
+
+pub fn collect(shared: &Shared) -> Result<()> {
+    let now = shared.options.clock.unix_seconds();
+    pages(shared, LEASES, &mut |key| match parse_lease_key(key) {
+        Some((due, id)) if due <= now => Ok(Due::Now(Operation::CollectBlob { id, due })),
+        Some(_) => Ok(Due::Never),
+        None => Ok(Due::Skip),
+    })?;
+    let before = now.saturating_sub(shared.options.tombstone_lifetime.as_secs());
+    pages(shared, TOMBSTONES, &mut |key| match parse_tombstone_key(key) {
+        Some((since, user, entry)) if since <= before => {
+            let row = shared.index.read(&entry_key(user, entry))?;
+            let waiting = match row {
+                Some(row) => !EntryRow::parse(&row)?.pending.is_empty(),
+                None => true,
+            };
+            Ok(if waiting { Due::Skip } else { Due::Now(Operation::CollectTombstone { user, entry }) })
+        }
+        Some(_) => Ok(Due::Never),
+        None => Ok(Due::Skip),
+    })
+}
+
+enum Due {
+    Now(Operation),
+    Skip,
+    /// Neither this nor any after it.
+    Never,
+}
+
+fn pages(shared: &Shared, prefix: &[u8], decide: &mut dyn FnMut(&[u8]) -> Result<Due>) -> Result<()> {
+    let mut from = Bytes::copy_from_slice(prefix);
+    loop {
+        let mut keys = Vec::with_capacity(PAGE);
+        shared.index.scan(prefix, &from, &mut |key, _| {
+            keys.push(Bytes::copy_from_slice(key));
+            keys.len() < PAGE
+        })?;
+        let mut operations = Vec::new();
+        let mut more = keys.len() == PAGE;
+        for key in &keys {
+            match decide(key)? {
+                Due::Now(operation) => operations.push(operation),
+                Due::Skip => {}
+                Due::Never => {
+                    more = false;
+                    break;
+                }
+            }
+        }
+        if !operations.is_empty() {
+            commit(shared, operations)?;
+        }
+        let Some(last) = keys.last().filter(|_| more) else { return Ok(()) };
+        from = [&last[..], &[0]].concat().into();
+    }
+}

@@ -1,0 +1,266 @@
+//! Changes to the index that belong to one group of the log, kept apart until the group is on disk.
+//!
+//! Reads see the changes over the index. The rows that follow from a row (update log, references, users,
+//! leases, tombstones, accounts) are derived here and nowhere else, from the row before and the row after; so
+//! replay of the log and the writing of it cannot come to different ends.
+
+use crate::error::Result;
+use crate::index::{Change, Index};
+use crate::rows::{
+    BlobRow, EntryRow, POSITION, Position, ValueRow, blob_key, count_key, entry_key, fragment_key, lease_key,
+    pending_key, reference_key, references_key, removed_key, segment_key, tombstone_key, user_key, value_key,
+};
+use bytes::Bytes;
+use cluster::{BlobId, Entry, EntryId, NodeId, UserId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Sums over rows that are asked for often: kept in memory, and as rows of the index.
+#[derive(Debug, Clone, Default)]
+pub struct Accounts {
+    /// Bytes alive by segment. A segment that was removed has no account.
+    pub live: BTreeMap<u64, u64>,
+    /// Rows of the update log by peer.
+    pub pending: BTreeMap<NodeId, u64>,
+}
+
+pub struct Staging<'a> {
+    index: &'a dyn Index,
+    rows: BTreeMap<Bytes, Option<Bytes>>,
+    live: BTreeMap<u64, i64>,
+    removed: Vec<u64>,
+    pending: BTreeMap<NodeId, i64>,
+    /// Bodies whose leases may have begun or ended.
+    touched: BTreeSet<BlobId>,
+    /// End of a lease that begins now, Unix seconds.
+    due: u64,
+}
+
+impl<'a> Staging<'a> {
+    pub fn new(index: &'a dyn Index, due: u64) -> Self {
+        Self {
+            index,
+            rows: BTreeMap::new(),
+            live: BTreeMap::new(),
+            removed: Vec::new(),
+            pending: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            due,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn entry(&self, user: UserId, entry: EntryId) -> Result<Option<EntryRow>> {
+        self.read(&entry_key(user, entry))?.map(|row| EntryRow::parse(&row)).transpose()
+    }
+
+    /// `meta`: pending peers and entry of `row`, encoded. True if the user had no entry here.
+    pub fn put_entry(&mut self, before: Option<&EntryRow>, row: &EntryRow, meta: &[u8]) -> Result<bool> {
+        let (user, id) = (row.entry.user, row.entry.id);
+        if let Some(before) = before {
+            self.account(before.place.segment, -(before.bytes as i64));
+        }
+        self.account(row.place.segment, row.bytes as i64);
+        self.wait(user, id, before.map_or(&[], |row| &row.pending), &row.pending);
+        self.refer(before.map(|row| &row.entry), Some(&row.entry));
+        self.put(entry_key(user, id), row.to_bytes(meta));
+        let first = before.is_none() && self.read(&user_key(user))?.is_none();
+        if first {
+            self.put(user_key(user), Bytes::new());
+        }
+        Ok(first)
+    }
+
+    /// True if it was the last of the user.
+    pub fn remove_entry(&mut self, row: &EntryRow) -> Result<bool> {
+        let (user, id) = (row.entry.user, row.entry.id);
+        self.account(row.place.segment, -(row.bytes as i64));
+        self.wait(user, id, &row.pending, &[]);
+        self.refer(Some(&row.entry), None);
+        self.remove(entry_key(user, id));
+        let last = !self.any(&fragment_key(user))?;
+        if last {
+            self.remove(user_key(user));
+        }
+        Ok(last)
+    }
+
+    pub fn blob(&self, id: BlobId) -> Result<Option<BlobRow>> {
+        self.read(&blob_key(id))?.map(|row| BlobRow::parse(&row)).transpose()
+    }
+
+    pub fn put_blob(&mut self, id: BlobId, row: BlobRow) -> Result<()> {
+        if let Some(before) = self.blob(id)? {
+            self.account(before.place.segment, -(before.bytes as i64));
+        }
+        self.account(row.place.segment, row.bytes as i64);
+        self.put(blob_key(id), row.to_bytes());
+        self.touched.insert(id);
+        Ok(())
+    }
+
+    /// Begins the lease of a body anew.
+    pub fn renew(&mut self, id: BlobId) {
+        self.touched.insert(id);
+    }
+
+    pub fn remove_blob(&mut self, id: BlobId, row: &BlobRow) {
+        self.account(row.place.segment, -(row.bytes as i64));
+        self.remove(blob_key(id));
+        if row.due != 0 {
+            self.remove(lease_key(row.due, id));
+        }
+    }
+
+    pub fn value(&self, name: &[u8]) -> Result<Option<ValueRow>> {
+        self.read(&value_key(name))?.map(|row| ValueRow::parse(&row)).transpose()
+    }
+
+    pub fn put_value(&mut self, name: &[u8], before: Option<&ValueRow>, row: Option<&ValueRow>) {
+        if let Some(before) = before {
+            self.account(before.place.segment, -(before.bytes as i64));
+        }
+        match row {
+            Some(row) => {
+                self.account(row.place.segment, row.bytes as i64);
+                self.put(value_key(name), row.to_bytes());
+            }
+            None if before.is_some() => self.remove(value_key(name)),
+            None => {}
+        }
+    }
+
+    /// A record without a row of its own, kept until its segment is compacted.
+    pub fn keep(&mut self, segment: u64, bytes: u64) {
+        self.account(segment, bytes as i64);
+    }
+
+    /// All that lives in the segment was moved; its file is to go.
+    pub fn remove_segment(&mut self, segment: u64) {
+        self.removed.push(segment);
+        self.remove(segment_key(segment));
+        self.put(removed_key(segment), Bytes::new());
+    }
+
+    /// Adds the rows that follow from all the others, and brings the accounts up to date; returns all rows.
+    pub fn finish(
+        mut self,
+        accounts: &mut Accounts,
+        position: Option<Position>,
+    ) -> Result<impl Iterator<Item = Change> + use<>> {
+        self.settle_leases()?;
+        for segment in std::mem::take(&mut self.removed) {
+            accounts.live.remove(&segment);
+            self.live.remove(&segment);
+        }
+        for (segment, change) in std::mem::take(&mut self.live) {
+            let live = accounts.live.entry(segment).or_default();
+            *live = live.saturating_add_signed(change);
+            self.put(segment_key(segment), Bytes::copy_from_slice(&live.to_le_bytes()));
+        }
+        for (peer, change) in std::mem::take(&mut self.pending) {
+            let count = accounts.pending.entry(peer).or_default();
+            *count = count.saturating_add_signed(change);
+            if *count == 0 {
+                accounts.pending.remove(&peer);
+                self.remove(count_key(peer));
+            } else {
+                self.put(count_key(peer), Bytes::copy_from_slice(&count.to_le_bytes()));
+            }
+        }
+        if let Some(position) = position {
+            self.put(Bytes::from_static(POSITION), position.to_bytes());
+        }
+        Ok(self.rows.into_iter())
+    }
+
+    /// A body that a live entry refers to has no lease; one that is referred to no more, or was brought anew,
+    /// has one from now on.
+    fn settle_leases(&mut self) -> Result<()> {
+        for id in std::mem::take(&mut self.touched) {
+            let Some(row) = self.blob(id)? else { continue };
+            let due = if self.any(&references_key(id))? { 0 } else { self.due };
+            if due == row.due {
+                continue;
+            }
+            if row.due != 0 {
+                self.remove(lease_key(row.due, id));
+            }
+            if due != 0 {
+                self.put(lease_key(due, id), Bytes::new());
+            }
+            self.put(blob_key(id), BlobRow { due, ..row }.to_bytes());
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, user: UserId, entry: EntryId, before: &[NodeId], after: &[NodeId]) {
+        for &peer in before.iter().filter(|peer| !after.contains(peer)) {
+            self.remove(pending_key(peer, user, entry));
+            *self.pending.entry(peer).or_default() -= 1;
+        }
+        for &peer in after.iter().filter(|peer| !before.contains(peer)) {
+            self.put(pending_key(peer, user, entry), Bytes::new());
+            *self.pending.entry(peer).or_default() += 1;
+        }
+    }
+
+    fn refer(&mut self, before: Option<&Entry>, after: Option<&Entry>) {
+        let live = |entry: &&Entry| entry.is_live();
+        match (before.filter(live), after.filter(live)) {
+            (None, Some(entry)) => {
+                self.put(reference_key(entry.blob.id, entry.user, entry.id), Bytes::new());
+                self.touched.insert(entry.blob.id);
+            }
+            (Some(entry), None) => {
+                self.remove(reference_key(entry.blob.id, entry.user, entry.id));
+                self.touched.insert(entry.blob.id);
+            }
+            _ => {}
+        }
+        let tombstone = |entry: &Entry| {
+            let since = entry.expunged?.unix_millis() / 1_000;
+            Some(tombstone_key(since, entry.user, entry.id))
+        };
+        let (before, after) = (before.and_then(tombstone), after.and_then(tombstone));
+        if before != after {
+            before.into_iter().for_each(|key| self.remove(key));
+            after.into_iter().for_each(|key| self.put(key, Bytes::new()));
+        }
+    }
+
+    fn account(&mut self, segment: u64, change: i64) {
+        *self.live.entry(segment).or_default() += change;
+    }
+
+    fn put(&mut self, key: Bytes, value: Bytes) {
+        self.rows.insert(key, Some(value));
+    }
+
+    pub fn remove(&mut self, key: Bytes) {
+        self.rows.insert(key, None);
+    }
+
+    fn read(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        match self.rows.get(key) {
+            Some(row) => Ok(row.clone()),
+            None => self.index.read(key),
+        }
+    }
+
+    /// Is there a row whose key starts with this?
+    fn any(&self, prefix: &Bytes) -> Result<bool> {
+        let staged = self.rows.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(prefix));
+        if staged.into_iter().any(|(_, row)| row.is_some()) {
+            return Ok(true);
+        }
+        let mut found = false;
+        self.index.scan(prefix, prefix, &mut |key, _| {
+            found = !self.rows.contains_key(key);
+            !found
+        })?;
+        Ok(found)
+    }
+}

@@ -1,0 +1,9 @@
+//! Tests of the store as a whole. Most run without threads on a disk in memory, so that one seed is one
+//! history.
+
+mod basics;
+mod crash;
+mod damage;
+mod house;
+mod threads;
+mod world;
