@@ -12,6 +12,7 @@ import datetime
 import json
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -114,6 +115,8 @@ def options():
 
 def main():
     chosen = options()
+    # So that the servers are ended and their mail is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     facts = {"date": datetime.date.today().isoformat()}
     with tempfile.TemporaryDirectory(prefix="prickle-compare-", dir=chosen.directory) as directory:
         # Dovecot's unprivileged processes must pass.
