@@ -26,7 +26,8 @@ pub trait Backend: Send + Sync + 'static {
         password: &str,
     ) -> impl Future<Output = Result<Self::Account, LoginError>> + Send;
 
-    /// Called after each command, for metrics. `command` is one of a fixed set of upper-case names.
+    /// Called after each command, for metrics. `command` is one of a fixed set of upper-case names; `INVALID` is what
+    /// was not understood.
     fn record(&self, command: &'static str, outcome: Outcome, took: Duration) {
         let _ = (command, outcome, took);
     }

@@ -25,6 +25,9 @@ use crate::syntax::command::{Body, Command};
 use crate::syntax::decoder::{Decoder, Input, Piece, Refusal};
 use crate::syntax::parse;
 
+/// The name in metrics of what is no command.
+const INVALID: &str = "INVALID";
+
 /// What the driver does after [`Session::process`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -224,6 +227,7 @@ impl<B: Backend> Session<B> {
             Ok(command) => command,
             Err(error) => {
                 let tag = error.tag.unwrap_or_else(|| "*".to_owned());
+                self.backend.record(INVALID, Outcome::Bad, Duration::ZERO);
                 self.reply(&tag, Reply::bad(error.reason.0), out);
                 return Ok(());
             }
@@ -356,6 +360,7 @@ impl<B: Backend> Session<B> {
             Waiting::Command => tag.and_then(parse::tag).unwrap_or_else(|| "*".to_owned()),
         };
         self.decoder.set_line_mode(false);
+        self.backend.record(INVALID, reply.outcome, Duration::ZERO);
         self.reply(&tag, reply, out);
     }
 

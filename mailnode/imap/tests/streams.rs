@@ -165,9 +165,15 @@ async fn every_command_is_recorded_with_its_outcome() {
     use imap::backend::Outcome;
     let store = Store::new();
     let mut client = Client::logged_in(&store).await;
-    client.send("a SELECT nowhere\r\nb FETCH 1 FLAGS\r\nc IDLE\r\nDONE\r\n").await;
+    client.send("a SELECT nowhere\r\nb FETCH 1 FLAGS\r\nc IDLE\r\nDONE\r\nd FOO\r\n").await;
     assert_eq!(
         *store.recorded.lock().unwrap(),
-        [("LOGIN", Outcome::Ok), ("SELECT", Outcome::No), ("FETCH", Outcome::Bad), ("IDLE", Outcome::Ok)]
+        [
+            ("LOGIN", Outcome::Ok),
+            ("SELECT", Outcome::No),
+            ("FETCH", Outcome::Bad),
+            ("IDLE", Outcome::Ok),
+            ("INVALID", Outcome::Bad)
+        ]
     );
 }

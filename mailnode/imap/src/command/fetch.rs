@@ -81,40 +81,37 @@ async fn with_bodies<A: Account, O: Output>(
         rest = later;
         let messages: Vec<Arc<Message<A::Handle>>> = now.iter().filter_map(at).collect();
         let read = bodies::read(account, &messages).await;
-        let seen = match fetch.attributes.iter().any(fetch_item::sets_seen) {
-            true => {
-                let were_read = messages.iter().zip(&read).filter(|(_, body)| body.is_ok());
-                set_seen(user, were_read.map(|(message, _)| message), out).await?
-            }
-            false => Vec::new(),
-        };
-        let (_, mailbox) = user.selected()?;
-        for (message, body) in messages.iter().zip(read) {
-            let body = match body {
-                Ok(body) => body,
-                Err(Error::NotFound) => {
-                    failures.gone.push(message.uid);
-                    continue;
+        let mut answers = Vec::with_capacity(messages.len());
+        for (message, body) in messages.into_iter().zip(read) {
+            match body {
+                Ok(body) => {
+                    let mut parsed = Parsed::new(body);
+                    if fetch.attributes.iter().any(|item| fetch_item::has_unknown_encoding(item, &mut parsed))
+                    {
+                        failures.unknown_encoding = true;
+                    } else {
+                        answers.push((message.uid, parsed));
+                    }
                 }
+                Err(Error::NotFound) => failures.gone.push(message.uid),
                 Err(error) => {
                     tracing::info!(uid = message.uid, %error, "body cannot be read now");
                     failures.unavailable = Some(error.to_string());
-                    continue;
                 }
-            };
-            let Some(number) = mailbox.sequence(message.uid) else { continue };
-            let mut parsed = Parsed::new(body);
-            if fetch.attributes.iter().any(|item| fetch_item::has_unknown_encoding(item, &mut parsed)) {
-                failures.unknown_encoding = true;
-                continue;
             }
-            let flags = style.flags || seen.contains(&message.uid);
-            // The flags as they are after \Seen was set.
+        }
+        let seen = match fetch.attributes.iter().any(fetch_item::sets_seen) {
+            true => set_seen(user, answers.iter().map(|(uid, _)| *uid), out).await?,
+            false => Vec::new(),
+        };
+        let (_, mailbox) = user.selected()?;
+        for (uid, mut parsed) in answers {
+            // The message as it is after \Seen was set.
+            let Some(number) = mailbox.sequence(uid) else { continue };
             let Some(message) = mailbox.message(number) else { continue };
-            let style = Style { flags, ..style };
-            let uid = message.uid;
+            let style = Style { flags: style.flags || seen.contains(&uid), ..style };
             fetch_item::write(number, message, Some(&mut parsed), &fetch.attributes, style, out).await?;
-            if flags {
+            if style.flags {
                 mailbox.told(uid);
             }
             out.flush_if_full().await?;
@@ -123,16 +120,19 @@ async fn with_bodies<A: Account, O: Output>(
     reply(user, fetch, failures).await
 }
 
-/// Sets `\Seen` (RFC 9051 6.4.5, BODY[...]) and returns the UIDs for which that changed something. The client gets its messages
-/// even if that cannot be done now.
+/// Sets `\Seen` (RFC 9051 6.4.5, BODY[...]) on messages that are about to be shown, and returns the UIDs for which that changed
+/// something. The client gets its messages even if that cannot be done now.
 async fn set_seen<A: Account, O: Output>(
     user: &mut LoggedIn<A>,
-    messages: impl Iterator<Item = &Arc<Message<A::Handle>>>,
+    shown: impl Iterator<Item = u32>,
     out: &mut Responses<'_, O>,
 ) -> Result<Vec<u32>, Stop> {
     let (account, mailbox) = user.selected()?;
-    let unseen = messages.filter(|message| !message.flags.contains(SystemFlag::Seen));
-    let uids: Vec<u32> = unseen.map(|message| message.uid).collect();
+    let unseen = |uid: &u32| {
+        let message = mailbox.sequence(*uid).and_then(|number| mailbox.message(number));
+        message.is_some_and(|message| !message.flags.contains(SystemFlag::Seen))
+    };
+    let uids: Vec<u32> = shown.filter(unseen).collect();
     if mailbox.read_only || uids.is_empty() {
         return Ok(Vec::new());
     }

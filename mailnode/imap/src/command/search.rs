@@ -1,7 +1,9 @@
 //! SEARCH (RFC 9051 6.4.4, ESEARCH RFC 4731, SEARCHRES RFC 5182, MODSEQ RFC 7162 3.1.5).
 
 use std::fmt::Write;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use super::bodies;
 use crate::backend::{Account, Error, Message};
@@ -13,6 +15,9 @@ use crate::search::{Body, Query};
 use crate::syntax::command::{ReturnOptions, Search, SearchKey};
 use crate::syntax::sequence::numbers_text;
 use crate::syntax::writer;
+
+/// After this many messages other sessions get their turn.
+const MESSAGES_WITHOUT_PAUSE: u32 = 256;
 
 /// A message that was found.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +45,9 @@ pub(crate) async fn run<A: Account, O: Output>(
     let mut numbered: Vec<(u32, Arc<Message<A::Handle>>)> = Vec::new();
     let mut found: Vec<Found> = Vec::new();
     for (number, message) in (1u32..).zip(mailbox.messages()) {
+        if number % MESSAGES_WITHOUT_PAUSE == 0 {
+            yield_now().await;
+        }
         if mailbox.is_vanished(message.uid) {
             continue;
         }
@@ -94,9 +102,23 @@ async fn read_undecided<A: Account>(
             if query.matches(*number, message, Some(&mut body)) == Some(true) {
                 found.push(Found { number: *number, uid: message.uid, modseq: message.modseq });
             }
+            yield_now().await;
         }
     }
     Ok(())
+}
+
+/// Lets the executor run something else.
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// What `$` means from here on (RFC 5182 2.4): with MIN or MAX and neither ALL nor COUNT only those.
