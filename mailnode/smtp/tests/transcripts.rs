@@ -246,3 +246,17 @@ fn pipelined_recipients_are_verified_with_one_question_in_batches() {
     assert_eq!(questions, [100, 100, 50]);
     assert!(session.output().ends_with(b"354 Go ahead, end with a dot on a line of its own\r\n"));
 }
+
+#[test]
+fn a_message_counts_as_one_command_with_its_last_reply() {
+    let mut played = Played::new(config());
+    played.send(
+        b"HELO a\r\nMAIL FROM:<>\r\nRCPT TO:<broken@example.org>\r\nDATA\r\nx\r\n.\r\nFOO\r\n",
+        usize::MAX,
+    );
+    let outcomes: Vec<_> =
+        played.session.outcomes().map(|(command, outcome)| (command, outcome.name())).collect();
+    let expected =
+        [("HELO", "ok"), ("MAIL", "ok"), ("RCPT", "ok"), ("DATA", "temporary"), ("unknown", "refused")];
+    assert_eq!(outcomes, expected);
+}

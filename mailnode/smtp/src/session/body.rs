@@ -22,7 +22,8 @@ impl<R> Session<R> {
         }
         self.begin_body();
         self.state = State::Data(crate::data::Unstuffer::default());
-        self.reply("DATA", Reply(354, "", "Go ahead, end with a dot on a line of its own"));
+        // Counted when the message is over.
+        self.write(Reply(354, "", "Go ahead, end with a dot on a line of its own"));
     }
 
     fn no_message_now(&self) -> Option<Reply> {
