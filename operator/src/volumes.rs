@@ -1,0 +1,86 @@
+//! Volumes that grow, and volumes that are gone.
+//!
+//! A StatefulSet cannot change the size of its claims: we grow the claims themselves, then replace the StatefulSet
+//! and leave its pods running (orphan deletion), so that new nodes get the new size. A claim whose volume is lost,
+//! or that a person annotated with `prickle.email/replace: "true"` because its disk is gone with its machine, is
+//! deleted together with its pod; the node comes back with an empty disk and is refilled by the others.
+
+use crate::children::{STATEFUL_SET, names};
+use crate::crd::MailCluster;
+use crate::error::Error;
+use crate::kubernetes::Namespace;
+use crate::observe::{POD, VOLUME_CLAIM, typed};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy};
+use serde_json::json;
+
+pub async fn claims(
+    namespace: &Namespace,
+    cluster: &MailCluster,
+) -> Result<Vec<PersistentVolumeClaim>, Error> {
+    let parameters = ListParams::default().labels(&names::selector_text(cluster)).limit(1000);
+    let list =
+        namespace.api(VOLUME_CLAIM).list(&parameters).await.map_err(Error::kubernetes("volume claims"))?;
+    list.items.into_iter().map(typed).collect()
+}
+
+/// The size that new volumes get.
+pub fn template_size(stateful_set: &StatefulSet) -> Option<&str> {
+    let claim = stateful_set.spec.volume_claim_templates.as_ref()?.first()?;
+    requested(claim.spec.as_ref()?)
+}
+
+fn requested(spec: &k8s_openapi::api::core::v1::PersistentVolumeClaimSpec) -> Option<&str> {
+    Some(&spec.resources.as_ref()?.requests.as_ref()?.get("storage")?.0)
+}
+
+/// Brings all claims to the size of the spec, if the StatefulSet was made for another one. True if it did, and the
+/// StatefulSet is to be made anew.
+pub async fn grow(
+    namespace: &Namespace,
+    cluster: &MailCluster,
+    existing: &StatefulSet,
+) -> Result<bool, Error> {
+    let wanted = cluster.spec.storage.size.as_str();
+    if template_size(existing).is_none_or(|size| size == wanted) {
+        return Ok(false);
+    }
+    for claim in claims(namespace, cluster).await? {
+        let (Some(name), Some(spec)) = (claim.metadata.name, claim.spec) else { continue };
+        if requested(&spec) != Some(wanted) {
+            let patch = json!({ "spec": { "resources": { "requests": { "storage": wanted } } } });
+            let api = namespace.api(VOLUME_CLAIM);
+            api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
+                .await
+                .map_err(Error::kubernetes(format!("volume claim {name}")))?;
+        }
+    }
+    let orphan =
+        DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
+    namespace.delete(STATEFUL_SET, names::of(cluster), existing.metadata.uid.clone(), orphan).await?;
+    Ok(true)
+}
+
+/// Names of claims whose disk is gone.
+pub fn lost(claims: &[PersistentVolumeClaim]) -> Vec<&str> {
+    let is_lost = |claim: &&PersistentVolumeClaim| {
+        let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+        let annotations = claim.metadata.annotations.as_ref();
+        let said = annotations.and_then(|annotations| annotations.get(names::REPLACE_ANNOTATION));
+        claim.metadata.deletion_timestamp.is_none()
+            && (phase == Some("Lost") || said.is_some_and(|said| said == "true"))
+    };
+    claims.iter().filter(is_lost).filter_map(|claim| claim.metadata.name.as_deref()).collect()
+}
+
+/// Deletes the claim and its pod; the StatefulSet makes both anew.
+pub async fn replace(namespace: &Namespace, claim: &str) -> Result<(), Error> {
+    let parameters = DeleteParams::default();
+    namespace.delete(VOLUME_CLAIM, claim, None, parameters.clone()).await?;
+    if let Some(pod) = claim.strip_prefix("data-") {
+        // Its machine may be gone, so nobody would confirm an orderly end.
+        namespace.delete(POD, pod, None, parameters.grace_period(0)).await?;
+    }
+    Ok(())
+}
