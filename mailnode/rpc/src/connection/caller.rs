@@ -132,15 +132,12 @@ impl Caller {
         if let Some((what, size, limit)) = self.limits.excess(message.head.len(), message.body.len()) {
             return Err(NotBegun::Failed(Error::TooLarge { what, size, limit }));
         }
-        let permits = Permits {
-            _slot: Some(acquire(&self.slots, 1, deadline).await?),
-            bulk: match u32::try_from(size) {
-                Ok(size) if size as usize > SMALL_MESSAGE => {
-                    Some(acquire(&self.window, size, deadline).await?)
-                }
-                _ => None,
-            },
+        // Credit first: long requests that wait for it must not take the places of short ones.
+        let bulk = match u32::try_from(size) {
+            Ok(long) if size > SMALL_MESSAGE => Some(acquire(&self.window, long, deadline).await?),
+            _ => None,
         };
+        let permits = Permits { _slot: Some(acquire(&self.slots, 1, deadline).await?), bulk };
         let (sender, receiver) = oneshot::channel();
         let answer = (!message.one_way).then_some(sender);
         let mut calls = self.lock();

@@ -35,7 +35,7 @@ impl From<io::Error> for HandshakeError {
     fn from(error: io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::AlertReceived(alert)) => {
-                Self::Refused(format!("the peer refuses our certificate: {alert:?}"))
+                Self::Refused(format!("the peer refuses our certificate or protocol: {alert:?}"))
             }
             Some(error) => Self::Refused(format!("TLS: {error}")),
             None => Self::Network(error.to_string()),

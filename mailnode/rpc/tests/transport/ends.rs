@@ -25,7 +25,7 @@ async fn a_killed_peer_fails_all_calls_at_once_and_is_called_again_when_it_is_ba
     while let Some(done) = calls.join_next().await {
         assert!(matches!(done.unwrap(), Err(Error::ConnectionLost { .. })));
     }
-    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     assert_eq!(handler.running.load(SeqCst), 0);
     let error = peer.call(ECHO, Bytes::new(), Bytes::new(), LONG).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
@@ -78,20 +78,20 @@ async fn an_unreachable_peer_is_not_tried_again_before_the_pause_is_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_accepts_and_says_nothing_is_unreachable_in_time() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let options = Options { connect_timeout: Duration::from_millis(100), ..Options::default() };
+    let options = Options { connect_timeout: Duration::from_millis(500), ..Options::default() };
     let pool = Pool::new(endpoint("a", options));
     let address = listener.local_addr().unwrap().to_string();
     let peer = pool.peer(PeerAddress { node_id: 1, name: "b".into(), address });
     let begun = Instant::now();
     let error = peer.call(ECHO, Bytes::new(), Bytes::new(), LONG).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(begun.elapsed() < Duration::from_secs(5));
     // A caller with less time does not wait for the attempt.
     tokio::time::sleep(Duration::from_millis(15)).await;
     let begun = Instant::now();
     let error = peer.call(ECHO, Bytes::new(), Bytes::new(), Duration::from_millis(10)).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
-    assert!(begun.elapsed() < Duration::from_millis(90));
+    assert!(begun.elapsed() < Duration::from_millis(400));
 }
 
 /// Passes bytes on in both directions until told to swallow them.

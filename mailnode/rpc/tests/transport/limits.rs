@@ -39,15 +39,19 @@ async fn dropping_a_call_drops_its_handler_and_its_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_cancelled_anywhere_in_a_long_exchange_leave_the_connection_whole() {
-    let (server, pool, peer) = pair().await;
+    let limits =
+        Options { max_head: 1000, max_body: 1 << 20, window: (1 << 20) + 1000, ..Options::default() };
+    let server = Server::start_with("b", limits).await;
+    let pool = pool("a");
+    let peer = pool.peer(server.address());
     peer.call(ECHO, Bytes::new(), Bytes::new(), LONG).await.unwrap();
-    for i in 0..60 {
-        let call = peer.call(ECHO, Bytes::new(), pattern(3 << 20), LONG);
-        let _ = timeout(Duration::from_micros(i * 1500), call).await;
+    let body = pattern(1 << 20);
+    for i in 0..50 {
+        let call = peer.call(ECHO, Bytes::new(), body.clone(), LONG);
+        let _ = timeout(Duration::from_micros(i * 2000), call).await;
     }
     // All credit is back: the largest message fits.
-    let body = pattern(64 << 20);
-    let response = peer.call(ECHO, pattern(4 << 20), body.clone(), LONG).await.unwrap();
+    let response = peer.call(ECHO, pattern(1000), body.clone(), LONG).await.unwrap();
     assert!(response.body == body);
     let metrics = pool.endpoint().metrics().snapshot();
     assert_eq!((metrics.connections_opened, metrics.protocol_errors), (1, 0));
@@ -87,13 +91,14 @@ async fn long_messages_beyond_the_window_wait_while_short_ones_pass() {
     peer.call(ECHO, Bytes::new(), Bytes::new(), LONG).await.unwrap();
     let first = {
         let peer = peer.clone();
-        tokio::spawn(async move { peer.call(SLEEP, head(200), pattern(1 << 20), LONG).await })
+        tokio::spawn(async move { peer.call(SLEEP, head(1000), pattern(1 << 20), LONG).await })
     };
     eventually("the first runs", || server.handler.running.load(SeqCst) == 1).await;
     let brief = Duration::from_millis(20);
     let error = peer.call(ECHO, Bytes::new(), pattern(1 << 20), brief).await.unwrap_err();
     assert_eq!(error, Error::Overloaded);
-    peer.call(ECHO, head(1), Bytes::new(), brief).await.unwrap();
+    peer.call(ECHO, head(1), Bytes::new(), LONG).await.unwrap();
+    assert_eq!(server.handler.running.load(SeqCst), 1);
     first.await.unwrap().unwrap();
     peer.call(ECHO, Bytes::new(), pattern(1 << 20), LONG).await.unwrap();
 }

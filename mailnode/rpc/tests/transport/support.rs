@@ -23,7 +23,7 @@ pub const BODY: u16 = 4;
 /// Answers with trace id, `one_way`, milliseconds left, and who asks.
 pub const ABOUT: u16 = 5;
 
-pub const LONG: Duration = Duration::from_secs(10);
+pub const LONG: Duration = Duration::from_secs(30);
 
 pub static AUTHORITY: LazyLock<Authority> =
     LazyLock::new(|| Authority::generate("test", DEFAULT_VALIDITY).unwrap());
