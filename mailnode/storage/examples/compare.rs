@@ -4,16 +4,26 @@
 //!
 //! Part 1: how the log file is laid out before it is appended to (a growing file costs a journal commit).
 //! Part 2: (a) log + fjall index, (b) log + redb index, (c) fjall alone, (d) redb alone.
+//! Part 3: (e) the store as it is, with as many clients as the groups above are large.
 //! The figures and the choice that follows from them are in docs/decisions/storage-engine.md.
 
+use bytes::Bytes;
+use cluster::{
+    BlobId, BlobRef, Entry, EntryId, FolderId, Location, NodeId, Register, Timestamp, UserId, WrappedKey,
+};
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use redb::ReadableDatabase;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::{File, OpenOptions};
-use std::io::{IoSlice, Seek, SeekFrom, Write};
+use std::io::{IoSlice, Seek, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use storage::{Durability, FileDisk, FjallIndex, Options, Store, Write};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -299,6 +309,68 @@ fn run(
     Ok(rate)
 }
 
+/// So many deliveries at a time into the store as the node has it: names checked, entries merged, update log
+/// written, everything that the raw comparisons above leave out.
+fn run_store(base: &Path, clients: usize, seconds: f64, pool: &[Message]) -> Result<()> {
+    let directory = tempfile::tempdir_in(base)?;
+    let disk = FileDisk::open(directory.path().join("log"))?;
+    let index = FjallIndex::open(directory.path().join("index"), 256 << 20)?;
+    let (store, _) = Store::open(disk, index, Options::default())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+    let bodies: Arc<Vec<Bytes>> = Arc::new(pool.iter().map(|message| message.body.clone().into()).collect());
+    let count = Arc::new(AtomicU64::new(0));
+    let (begun, busy) = (Instant::now(), cpu());
+    let tasks: Vec<_> = (0..clients)
+        .map(|_| {
+            let (store, bodies, count) = (store.clone(), bodies.clone(), count.clone());
+            runtime.spawn(async move {
+                while begun.elapsed().as_secs_f64() < seconds {
+                    let number = count.fetch_add(1, Relaxed);
+                    // A body of its own each time: the number at its end.
+                    let mut body = bodies[number as usize % bodies.len()].to_vec();
+                    body.extend_from_slice(&number.to_le_bytes());
+                    let id = BlobId::of(&body);
+                    let entry = entry(number, id, body.len() as u64);
+                    let pending = vec![NodeId(2)];
+                    let writes =
+                        vec![Write::Blob { id, parts: body.into() }, Write::Entry { entry, pending }];
+                    store.commit(writes, Durability::Synced).await?;
+                }
+                Ok::<(), storage::Error>(())
+            })
+        })
+        .collect();
+    runtime.block_on(async {
+        for task in tasks {
+            task.await??;
+        }
+        Ok::<(), Box<dyn Error>>(())
+    })?;
+    let count = count.load(Relaxed) as f64;
+    let rate = count / begun.elapsed().as_secs_f64();
+    let micros = (cpu() - busy).as_secs_f64() * 1e6 / count;
+    let each = count / store.metrics().groups as f64;
+    println!(
+        "(e) the store {clients:>16} clients {rate:>9.0} msg/s {micros:>7.1} us CPU/msg  {each:.1} msg/flush"
+    );
+    Ok(())
+}
+
+fn entry(number: u64, id: BlobId, size: u64) -> Entry {
+    let at = Timestamp { ticks: number << 16, node: NodeId(1) };
+    Entry {
+        id: EntryId::new(number, 0),
+        user: UserId(u128::from(number % 200)),
+        blob: BlobRef { id, size, key: WrappedKey(vec![7; 60]) },
+        internal_date: 0,
+        location: Location { folder: FolderId::INBOX, at, uid: None },
+        flags: BTreeMap::new(),
+        modseq: 0,
+        replicas: Register::new(vec![NodeId(1), NodeId(2)], at),
+        expunged: None,
+    }
+}
+
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let base = arguments.next().map_or_else(std::env::temp_dir, PathBuf::from);
@@ -353,6 +425,9 @@ fn main() -> Result<()> {
         let directory = tempfile::tempdir_in(&base)?;
         let database = redb(&directory.path().join("all"))?;
         run("(d) redb alone", group, seconds, &mut pool, &mut RedbAlone(database))?;
+    }
+    for clients in GROUPS {
+        run_store(&base, clients, seconds, &pool)?;
     }
     Ok(())
 }

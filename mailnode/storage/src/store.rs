@@ -231,6 +231,11 @@ impl Store {
         outcome.map(|()| rows)
     }
 
+    /// Why nothing is written any more, if that is so: the node should say that it is not ready.
+    pub fn failed(&self) -> Option<Error> {
+        self.shared().failure()
+    }
+
     pub fn load(&self) -> Load {
         let shared = self.shared();
         let space = shared.space();

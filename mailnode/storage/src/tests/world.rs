@@ -9,7 +9,7 @@ use cluster::{
     WrappedKey,
 };
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{Rng, RngCore, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
@@ -63,7 +63,9 @@ pub fn stamp(ticks: u64) -> Timestamp {
 
 pub fn body(number: u64, length: usize) -> Bytes {
     let mut random = StdRng::seed_from_u64(number);
-    (0..length).map(|_| random.random::<u8>()).collect::<Vec<u8>>().into()
+    let mut bytes = vec![0; length];
+    random.fill_bytes(&mut bytes);
+    bytes.into()
 }
 
 pub fn blob(body: &Bytes) -> Write {
