@@ -26,17 +26,36 @@ pub struct Metrics {
     pub active_users: IntGauge,
     pub pending_updates: IntGauge,
     pub log: LogMetrics,
+    pub rpc: RpcMetrics,
 }
 
 /// The storage log, as of the last scrape.
 pub struct LogMetrics {
-    pub commits: IntGauge,
-    pub fsyncs: IntGauge,
-    pub bytes_written: IntGauge,
+    pub commits: IntCounter,
+    pub fsyncs: IntCounter,
+    pub bytes_written: IntCounter,
+    pub compacted_bytes: IntCounter,
     pub live_bytes: IntGauge,
     pub dead_bytes: IntGauge,
-    pub corrupt_records: IntGauge,
+    pub corrupt_records: IntCounter,
     pub queue: IntGauge,
+}
+
+/// The transport between nodes, as of the last scrape.
+pub struct RpcMetrics {
+    pub calls: IntCounter,
+    pub failed_calls: IntCounterVec,
+    pub requests: IntCounter,
+    pub bytes_sent: IntCounter,
+    pub bytes_received: IntCounter,
+    pub connections: IntGauge,
+    pub refused: IntCounter,
+    pub protocol_errors: IntCounter,
+}
+
+/// Takes a total that another part counts.
+pub fn set(counter: &IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
 }
 
 impl Metrics {
@@ -111,24 +130,37 @@ impl Metrics {
             active_users: gauge("prickle_active_users", "Users whose soft state this node holds.")?,
             pending_updates: gauge("prickle_pending_updates", "Update log rows that a peer has not acknowledged.")?,
             log: LogMetrics {
-                commits: gauge("prickle_log_commits", "Commits since the start.")?,
-                fsyncs: gauge("prickle_log_fsyncs", "Flushes of the log since the start.")?,
-                bytes_written: gauge("prickle_log_written_bytes", "Bytes appended since the start.")?,
+                commits: counter("prickle_log_commits_total", "Commits.")?,
+                fsyncs: counter("prickle_log_fsyncs_total", "Flushes of the log.")?,
+                bytes_written: counter("prickle_log_written_bytes_total", "Bytes appended.")?,
+                compacted_bytes: counter("prickle_log_compacted_bytes_total", "Bytes that compaction freed.")?,
                 live_bytes: gauge("prickle_log_live_bytes", "Bytes of live records.")?,
                 dead_bytes: gauge("prickle_log_dead_bytes", "Bytes of dead records, not yet compacted.")?,
-                corrupt_records: gauge("prickle_log_corrupt_records", "Records found damaged since the start.")?,
+                corrupt_records: counter("prickle_log_corrupt_records_total", "Records found damaged.")?,
                 queue: gauge("prickle_log_queue", "Writes that wait for the disk now.")?,
+            },
+            rpc: RpcMetrics {
+                calls: counter("prickle_rpc_calls_total", "Calls to other nodes.")?,
+                failed_calls: counters(
+                    "prickle_rpc_failed_calls_total",
+                    "Calls to other nodes that brought no answer.",
+                    &["reason"],
+                )?,
+                requests: counter("prickle_rpc_requests_total", "Requests from other nodes.")?,
+                bytes_sent: counter("prickle_rpc_sent_bytes_total", "Bytes sent to other nodes.")?,
+                bytes_received: counter("prickle_rpc_received_bytes_total", "Bytes received from other nodes.")?,
+                connections: gauge("prickle_rpc_connections", "Connections with other nodes now.")?,
+                refused: counter(
+                    "prickle_rpc_refused_total",
+                    "Handshakes that failed: certificate, name, cluster or version.",
+                )?,
+                protocol_errors: counter(
+                    "prickle_rpc_protocol_errors_total",
+                    "Connections closed because the peer broke the protocol.",
+                )?,
             },
             registry,
         })
-    }
-
-    /// Adds another collector, such as the transport's.
-    ///
-    /// # Errors
-    /// If a metric of that name exists.
-    pub fn register(&self, collector: Box<dyn prometheus::core::Collector>) -> prometheus::Result<()> {
-        self.registry.register(collector)
     }
 
     /// The text format.

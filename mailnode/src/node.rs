@@ -28,7 +28,6 @@ use tokio::sync::Semaphore;
 pub struct Settings {
     pub name: String,
     pub host_name: String,
-    pub zone: Option<String>,
     pub replication: ReplicationConfig,
     pub placement: Policy,
     pub limits: Limits,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use cluster::{Incarnation, Load, NodeId};
 use rpc::pki::NodeTls;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -32,7 +33,9 @@ pub fn endpoint(
     let max_body = u32::try_from(config.limits.message_bytes).unwrap_or(u32::MAX / 4).max(64 << 20) + 1024;
     let max_head = 4 << 20;
     let window = (max_body + max_head).max(96 << 20);
-    let options = rpc::Options { max_body, max_head, window, ..rpc::Options::default() };
+    // When the node stops, peers' requests have a little less time than everything together.
+    let drain_limit = Duration::from_secs(4);
+    let options = rpc::Options { max_body, max_head, window, drain_limit, ..rpc::Options::default() };
     let on_load = Arc::new(move |peer: u64, load: u64| {
         if let Some(node) = node.get().and_then(Weak::upgrade) {
             node.topology.report_load(NodeId(peer), Load::from_bits(load));

@@ -69,7 +69,7 @@ pub async fn update(node: &Arc<Node>, from: NodeId, entries: Vec<PendingEntry>) 
             // We are no replica (any more): nothing to keep, and whoever tells us may forget that we are owed it.
             outcomes.push(Some(Updated::Same));
             writes.push(Write::Forget { user: entry.user, entry: entry.id });
-        } else if entry.is_live() && !node.store.has_blob(entry.blob.id) {
+        } else if entry.is_live() && !node.store.has_blob(entry.blob.id).map_err(disk)? {
             outcomes.push(Some(Updated::NoBody));
         } else {
             outcomes.push(None);
@@ -115,9 +115,7 @@ pub async fn retire(node: &Arc<Node>, peer: NodeId, versions: Vec<Version>) -> R
 /// # Errors
 /// If the disk fails.
 pub fn fragment(node: &Node, user: UserId, after: Option<EntryId>) -> Result<Response, Failure> {
-    let fragment = node.store.fragment(user).map_err(disk)?;
-    let mut entries: Vec<Entry> =
-        fragment.entries().filter(|entry| after.is_none_or(|after| entry.id > after)).take(PAGE + 1).cloned().collect();
+    let mut entries = node.store.entries(user, after, PAGE + 1).map_err(disk)?;
     let more = entries.len() > PAGE;
     entries.truncate(PAGE);
     Ok(Response::Fragment { entries, more })
@@ -136,9 +134,18 @@ pub fn users(node: &Node, buckets: &[Bucket]) -> Result<Response, Failure> {
 }
 
 /// Which of these bodies are not here.
-pub fn missing(node: &Node, blobs: Vec<BlobId>) -> Response {
-    let mut seen = HashSet::new();
-    Response::Missing(blobs.into_iter().filter(|&id| seen.insert(id) && !node.store.has_blob(id)).collect())
+///
+/// # Errors
+/// If the disk fails.
+pub fn missing(node: &Node, blobs: Vec<BlobId>) -> Result<Response, Failure> {
+    let mut missing = Vec::new();
+    let blobs: HashSet<BlobId> = blobs.into_iter().collect();
+    for id in blobs {
+        if !node.store.has_blob(id).map_err(disk)? {
+            missing.push(id);
+        }
+    }
+    Ok(Response::Missing(missing))
 }
 
 /// A body's ciphertext.
@@ -157,7 +164,7 @@ pub async fn serve(node: &Arc<Node>, from: NodeId, request: Request, body: Bytes
         Request::Retire { peer, versions } => retire(node, peer, versions).await.map(|()| Response::Done)?,
         Request::Fragment { user, after } => fragment(node, user, after)?,
         Request::Users { buckets } => users(node, &buckets)?,
-        Request::Missing { blobs } => missing(node, blobs),
+        Request::Missing { blobs } => missing(node, blobs)?,
         Request::Blob { id } => return Ok((Response::Blob, blob(node, id).await?)),
         other => return Err(Failure::Invalid(format!("{} is not a request to a replica", other.name()))),
     };

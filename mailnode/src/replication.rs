@@ -175,7 +175,13 @@ pub async fn redelivery_loop(node: Arc<Node>) {
 async fn redeliver(node: &Arc<Node>, peer: NodeId) -> bool {
     let mut after: Option<(cluster::UserId, EntryId)> = None;
     loop {
-        let page = node.store.pending(peer, after, PAGE);
+        let page = match node.store.pending(peer, after, PAGE) {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::error!(%error, "the update log cannot be read");
+                return false;
+            }
+        };
         let Some(last) = page.last() else { return true };
         after = Some((last.user, last.id));
         let young = crate::clock::wall_millis().saturating_sub(GRACE.as_millis() as u64);

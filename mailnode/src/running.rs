@@ -49,12 +49,20 @@ pub struct Credentials {
 
 pub struct RunningNode {
     pub node: Arc<Node>,
+    /// Ends listeners and sessions.
+    closing: watch::Sender<bool>,
+    /// Ends everything else.
     stopping: watch::Sender<bool>,
     tasks: JoinSet<()>,
+    /// One permit a client connection: all are back when all sessions ended.
+    slots: Arc<Semaphore>,
+    connections: usize,
 }
 
 /// How long sessions and calls may take to end when the node stops.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// Blocks of the index kept in memory, in bytes.
+const INDEX_CACHE: u64 = 64 << 20;
 /// How often idle soft state is dropped.
 const SWEEP: Duration = Duration::from_secs(5);
 /// Mail maps are asked for again so long after a change of view: a delivery that was on its way to the old
@@ -86,7 +94,6 @@ pub async fn start<L: LeaseService>(
         settings: Settings {
             name: config.name.clone(),
             host_name: config.host_name().to_owned(),
-            zone: config.zone.clone(),
             replication: config.replication,
             placement: Policy::Spread(config.spread),
             limits: config.limits,
@@ -110,12 +117,15 @@ pub async fn start<L: LeaseService>(
     });
     let _ = this.set(Arc::downgrade(&node));
     let (stopping, stopped) = watch::channel(false);
+    let (closing, closed) = watch::channel(false);
     let mut tasks = JoinSet::new();
+    let slots = Arc::new(Semaphore::new(config.limits.connections));
     let ports = Ports {
         endpoint,
         admin_token: credentials.admin_token,
         mail_tls: credentials.mail,
-        slots: Arc::new(Semaphore::new(config.limits.connections)),
+        slots: slots.clone(),
+        closed,
     };
     bind(&node, &config.listeners, ports, &mut tasks, &stopped).await?;
     let member = lease_of(config, incarnation);
@@ -124,15 +134,15 @@ pub async fn start<L: LeaseService>(
     tasks.spawn(until(stopped.clone(), replication::redelivery_loop(node.clone())));
     tasks.spawn(until(stopped.clone(), sweep_loop(node.clone())));
     tasks.spawn(until(stopped, view_loop(node.clone())));
-    Ok(RunningNode { node, stopping, tasks })
+    Ok(RunningNode { node, closing, stopping, tasks, slots, connections: config.limits.connections })
 }
 
 fn open_store(directory: &Path) -> Result<Store, StartError> {
     let wrong = |error: &dyn std::fmt::Display| StartError::new("dataDirectory", error);
     std::fs::create_dir_all(directory)
         .map_err(|error| StartError(format!("dataDirectory: {}: {error}", directory.display())))?;
-    let disk = FileDisk::open(&directory.join("log")).map_err(|error| wrong(&error))?;
-    let index = FjallIndex::open(&directory.join("index")).map_err(|error| wrong(&error))?;
+    let disk = FileDisk::open(directory.join("log")).map_err(|error| wrong(&error))?;
+    let index = FjallIndex::open(directory.join("index"), INDEX_CACHE).map_err(|error| wrong(&error))?;
     let (store, recovery) =
         Store::open(disk, index, storage::Options::default()).map_err(|error| wrong(&error))?;
     tracing::info!(?recovery, "log recovered");
@@ -151,6 +161,7 @@ struct Ports {
     admin_token: String,
     mail_tls: TlsAcceptor,
     slots: Arc<Semaphore>,
+    closed: watch::Receiver<bool>,
 }
 
 async fn listen(field: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -169,7 +180,7 @@ async fn bind(
 
     let http = listen("listeners.http", listeners.http).await?;
     let router = admin::router(node.clone(), &ports.admin_token);
-    let mut stop_http = stopped.clone();
+    let mut stop_http = ports.closed.clone();
     tasks.spawn(async move {
         let stop = async move {
             let _ = stop_http.wait_for(|stopping| *stopping).await;
@@ -193,7 +204,7 @@ async fn bind(
         let Some(address) = address else { continue };
         let port = listen(field, address).await?;
         let (tls, slots) = (ports.mail_tls.clone(), ports.slots.clone());
-        tasks.spawn(listener::serve(node.clone(), port, protocol, tls, slots, stopped.clone()));
+        tasks.spawn(listener::serve(node.clone(), port, protocol, tls, slots, ports.closed.clone()));
     }
     Ok(())
 }
@@ -236,6 +247,12 @@ async fn view_loop(node: Arc<Node>) {
 impl RunningNode {
     /// Says goodbye to clients and peers, flushes, releases the Lease.
     pub async fn stop(mut self) {
+        let _ = self.closing.send(true);
+        // Sessions first: what they are doing needs the tasks and the peers.
+        let connections = u32::try_from(self.connections).unwrap_or(u32::MAX);
+        if tokio::time::timeout(FAREWELL, self.slots.acquire_many(connections)).await.is_err() {
+            tracing::warn!("some sessions did not end in time");
+        }
         let _ = self.stopping.send(true);
         let farewell = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(FAREWELL, farewell).await.is_err() {

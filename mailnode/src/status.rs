@@ -1,5 +1,6 @@
 //! What a node says of itself.
 
+use crate::metrics::set;
 use crate::node::Node;
 use crate::wire::NodeStatus;
 use cluster::{Bucket, MemberState, NodeId};
@@ -65,12 +66,36 @@ impl Node {
         metrics.active_users.set(self.manager.active_users() as i64);
         metrics.pending_updates.set(self.pending_updates() as i64);
         let log = self.store.metrics();
-        metrics.log.commits.set(log.commits as i64);
-        metrics.log.fsyncs.set(log.fsyncs as i64);
-        metrics.log.bytes_written.set(log.bytes_written as i64);
+        set(&metrics.log.commits, log.commits);
+        set(&metrics.log.fsyncs, log.fsyncs);
+        set(&metrics.log.bytes_written, log.bytes_written);
+        set(&metrics.log.compacted_bytes, log.compacted_bytes);
+        set(&metrics.log.corrupt_records, log.corrupt_records);
         metrics.log.live_bytes.set(log.live_bytes as i64);
         metrics.log.dead_bytes.set(log.dead_bytes as i64);
-        metrics.log.corrupt_records.set(log.corrupt_records as i64);
         metrics.log.queue.set(i64::from(self.store.load().pending));
+        self.update_rpc_metrics();
+    }
+
+    fn update_rpc_metrics(&self) {
+        let (metrics, now) = (&self.metrics.rpc, self.pool.endpoint().metrics().snapshot());
+        set(&metrics.calls, now.calls);
+        for (reason, total) in [
+            ("unreachable", now.calls_unreachable),
+            ("refused", now.calls_refused),
+            ("connection-lost", now.calls_connection_lost),
+            ("deadline", now.calls_deadline_exceeded),
+            ("overloaded", now.calls_overloaded),
+            ("too-large", now.calls_too_large),
+            ("failed", now.calls_handler_failed),
+        ] {
+            set(&metrics.failed_calls.with_label_values(&[reason]), total);
+        }
+        set(&metrics.requests, now.requests);
+        set(&metrics.bytes_sent, now.bytes_sent);
+        set(&metrics.bytes_received, now.bytes_received);
+        metrics.connections.set(now.connections as i64);
+        set(&metrics.refused, now.refused_incoming + now.refused_outgoing);
+        set(&metrics.protocol_errors, now.protocol_errors);
     }
 }

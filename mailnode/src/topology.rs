@@ -36,10 +36,6 @@ impl Topology {
         }
     }
 
-    pub const fn me(&self) -> NodeId {
-        self.me
-    }
-
     /// Installs a view if it is newer. True if it was.
     pub fn install(&self, view: View) -> bool {
         self.state.send_if_modified(|state| {

@@ -8,7 +8,7 @@ use ureq::Agent;
 
 /// Unit of the times in /proc/PID/stat: 100 on every architecture that Rust's Linux targets have (proc_pid_stat(5)).
 const TICKS_PER_SECOND: f64 = 100.0;
-const FSYNCS: &str = "prickle_log_fsyncs";
+const FSYNCS: &str = "prickle_log_fsyncs_total";
 /// Largest metrics page.
 const PAGE: u64 = 4 * 1024 * 1024;
 
@@ -148,8 +148,8 @@ mod tests {
 
     #[test]
     fn a_metric_is_found_by_its_whole_name() {
-        let page = "# TYPE prickle_log_fsyncs gauge\nprickle_log_fsyncs_x 3\nprickle_log_fsyncs 17\n";
+        let page = "# TYPE prickle_log_fsyncs_total counter\nprickle_log_fsyncs_total_x 3\nprickle_log_fsyncs_total 17\n";
         assert_eq!(metric(page, FSYNCS), Some(17.0));
-        assert_eq!(metric("prickle_log_fsyncs_x 3", FSYNCS), None);
+        assert_eq!(metric("prickle_log_fsyncs_total_x 3", FSYNCS), None);
     }
 }

@@ -39,6 +39,19 @@ pub struct MemberLease {
 }
 
 impl MemberLease {
+    /// Not renewed yet: its first renewal writes it.
+    pub fn new(name: &str, incarnation: Incarnation, addresses: Addresses, zone: Option<String>) -> Self {
+        Self {
+            name: name.to_owned(),
+            incarnation,
+            addresses,
+            zone,
+            draining: false,
+            duration_millis: 0,
+            renewals: 0,
+        }
+    }
+
     pub fn id(&self) -> NodeId {
         NodeId::of_name(&self.name)
     }

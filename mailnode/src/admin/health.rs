@@ -26,6 +26,9 @@ async fn not_ready(state: &AdminState) -> Option<String> {
         Some(other) => return Some(format!("this node is {other:?} in the view")),
         None => return Some("this node is in no view yet".into()),
     }
+    if node.membership.is_isolated() {
+        return Some("cut off from the Lease service and from all peers".into());
+    }
     if let Some(reason) = node.store.failed() {
         return Some(format!("the disk takes no writes: {reason}"));
     }

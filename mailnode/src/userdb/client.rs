@@ -110,7 +110,7 @@ impl Client {
 impl Records for Client {
     async fn read(&self, key: &Key, stale: bool) -> Result<Read, DatabaseError> {
         let node = self.node()?;
-        patiently(async || Client::try_read(&node, key, stale).await).await
+        patiently(|| Client::try_read(&node, key, stale)).await
     }
 
     async fn compare_and_set(
@@ -151,7 +151,7 @@ impl Records for Client {
         limit: usize,
     ) -> Result<Vec<(Key, Read)>, DatabaseError> {
         let node = self.node()?;
-        patiently(async || Client::try_list(&node, kind, after, limit).await).await
+        patiently(|| Client::try_list(&node, kind, after, limit)).await
     }
 }
 
@@ -178,7 +178,10 @@ fn reason(response: EmbeddedResponse) -> String {
 }
 
 /// Tries until it works or patience ends.
-async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, String>) -> Result<T, DatabaseError> {
+async fn patiently<T, F>(attempt: impl Fn() -> F) -> Result<T, DatabaseError>
+where
+    F: Future<Output = Result<T, String>>,
+{
     let begun = Instant::now();
     loop {
         match attempt().await {

@@ -85,7 +85,8 @@ fn to_imap(flags: &[Flag]) -> Flags {
     for flag in flags {
         match flag {
             Flag::Keyword(word) => {
-                out.insert_keyword(word);
+                // A keyword is checked when it is set; one that a newer version allowed is not shown.
+                let _ = out.insert_keyword(word);
             }
             system => {
                 if let Some((theirs, _)) = SYSTEM.iter().find(|(_, ours)| ours == system) {
