@@ -12,7 +12,7 @@ use crate::collect::collect;
 use crate::error::{Error, Result};
 use crate::prepare::Operation;
 use crate::record::{KIND_BLOB, Record, RemovedRecord, SEGMENT_HEADER};
-use crate::rows::{BlobRow, EntryRow, Place, ValueRow, blob_key, entry_key, value_key};
+use crate::rows::{BLOBS, BlobRow, EntryRow, Place, ValueRow, blob_key, blob_of_key, entry_key, value_key};
 use crate::scan::{Found, Group, PlacedItem, SegmentReader};
 use crate::segments::file_name;
 use crate::shared::Shared;
@@ -135,7 +135,8 @@ impl Compaction<'_> {
                 }
             }
         }
-        if self.damaged {
+        let written = self.shared.segments.lengths().get(&self.reader.number).copied();
+        if self.damaged || written.is_some_and(|written| self.reader.length < written) {
             self.rescue()?;
         }
         self.flush()?;
@@ -242,10 +243,9 @@ impl Compaction<'_> {
             values.extend(row.map(|row| (key.get(1..).unwrap_or_default().to_vec(), row.place)));
             true
         })?;
-        index.scan(b"b", b"b", &mut |key, row| {
+        index.scan(BLOBS, BLOBS, &mut |key, row| {
             let row = BlobRow::parse(row).ok().filter(|row| row.place.segment == number);
-            let id = key.get(1..).and_then(|name| name.try_into().ok()).map(BlobId);
-            blobs.extend(id.zip(row));
+            blobs.extend(blob_of_key(key).zip(row));
             true
         })?;
         for (user, entry, from) in entries {

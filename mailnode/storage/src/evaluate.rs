@@ -165,13 +165,16 @@ impl Evaluation<'_> {
                 _ => Ok(()),
             },
             Operation::KeepForget { user, entry, first } => match self.staging.entry(*user, *entry)? {
-                Some(_) => Ok(()),
+                Some(row) => self.staging.note_first_of_entry(row, *first),
                 None => {
                     self.keep(&Record::Forget(ForgetRecord { user: *user, entry: *entry, first: *first }))
                 }
             },
             Operation::KeepDeletion { key, first } => match self.staging.value(key)? {
-                Some(_) => Ok(()),
+                Some(row) => {
+                    self.staging.note_first_of_value(key, row, *first);
+                    Ok(())
+                }
                 None => {
                     self.keep(&Record::Value(ValueRecord { key: key.clone(), value: None, first: *first }))
                 }

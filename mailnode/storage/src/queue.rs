@@ -172,6 +172,13 @@ impl Queue {
         self.wake.notify_all();
     }
 
+    /// Closes, and answers what is queued with [`Error::Closed`].
+    pub fn abandon(&self) {
+        self.close();
+        let jobs = std::mem::take(&mut self.lock().jobs);
+        self.done(jobs.len());
+    }
+
     pub fn is_closed(&self) -> bool {
         self.lock().closed
     }

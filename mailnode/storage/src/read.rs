@@ -27,7 +27,7 @@ pub async fn blob(shared: &Arc<Shared>, id: BlobId) -> Result<Option<Bytes>> {
             Ok(Some(body)) => return Ok(Some(body)),
             // Wrong, or overwritten because it has been moved: the row says which.
             Ok(None) => bad = Some(row.place),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => bad = Some(row.place),
             Err(error) => return Err(Error::read(error)),
         }
     }

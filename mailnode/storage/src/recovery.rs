@@ -13,8 +13,11 @@ use crate::error::{Error, Result};
 use crate::evaluate::replay;
 use crate::index::Index;
 use crate::options::Options;
-use crate::record::{Chain, KIND_BLOB, SEGMENT_HEADER};
-use crate::rows::{COUNTS, POSITION, Place, Position, REMOVED, SEGMENTS, number, number_of_key, removed_key};
+use crate::record::{Chain, KIND_BLOB, Record, SEGMENT_HEADER};
+use crate::rows::{
+    BLOBS, BlobRow, COUNTS, POSITION, Place, Position, REMOVED, SEGMENTS, blob_of_key, number, number_of_key,
+    removed_key,
+};
 use crate::scan::{Found, Group, SegmentReader};
 use crate::segments::{Segments, file_name, parse_file_name};
 use crate::staging::{Accounts, Staging};
@@ -24,8 +27,8 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Rows of the index that replay applies at once.
-const BATCH_ROWS: usize = 8_192;
+/// Rows of the index that replay applies at once, in bytes.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// What the start found.
 #[derive(Debug, Clone, Default)]
@@ -323,6 +326,9 @@ impl Walk<'_> {
             let readable = item.item.kind != KIND_BLOB || reader.body(item)?.is_some();
             match group.record(item)?.filter(|_| readable) {
                 Some((record, meta)) => {
+                    if let Record::Removed(removed) = &record {
+                        self.purge(removed.segment)?;
+                    }
                     replay(&mut self.staging, record, meta, place, item)?;
                     self.recovery.records_replayed += 1;
                 }
@@ -341,15 +347,31 @@ impl Walk<'_> {
             end: group.end,
             chain: group.chain,
         });
-        if self.staging.len() >= BATCH_ROWS {
+        if self.staging.bytes() >= BATCH_BYTES {
             self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// A crash left the file of a segment of which all that lived had been moved. Bodies that had been collected
+    /// leave no record, so that rows of them are here again.
+    fn purge(&mut self, segment: u64) -> Result<()> {
+        if self.segments.lengths().contains_key(&segment) {
+            self.flush()?;
+            let mut gone = Vec::new();
+            self.index.scan(BLOBS, BLOBS, &mut |key, row| {
+                let row = BlobRow::parse(row).ok().filter(|row| row.place.segment == segment);
+                gone.extend(blob_of_key(key).zip(row));
+                true
+            })?;
+            gone.iter().for_each(|(id, row)| self.staging.remove_blob(*id, row));
         }
         Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {
         let staging = std::mem::replace(&mut self.staging, Staging::new(self.index, self.due));
-        if staging.len() == 0 {
+        if staging.is_empty() {
             return Ok(());
         }
         let mut changes = staging.finish(&mut self.accounts, self.position)?;

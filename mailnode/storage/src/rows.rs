@@ -231,6 +231,12 @@ pub fn peer_key(peer: NodeId) -> Bytes {
     key(&[b"p", &peer.to_bytes()])
 }
 
+pub const BLOBS: &[u8] = b"b";
+
+pub fn blob_of_key(key: &[u8]) -> Option<BlobId> {
+    key.strip_prefix(BLOBS)?.try_into().ok().map(BlobId)
+}
+
 pub fn blob_key(id: BlobId) -> Bytes {
     key(&[b"b", &id.0])
 }

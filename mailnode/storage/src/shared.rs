@@ -34,6 +34,8 @@ pub struct Shared {
 #[derive(Debug, Clone, Copy, Default)]
 struct Measured {
     space: Space,
+    /// Bytes written to the log by then.
+    written: u64,
     /// Unix seconds; None before the first time.
     at: Option<u64>,
 }
@@ -131,13 +133,15 @@ impl Shared {
     pub fn space(&self) -> Space {
         let mut measured = self.space.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.options.clock.unix_seconds();
+        let written = self.counters.bytes_written.load(Relaxed);
         if measured.at != Some(now) {
             match self.disk.space() {
-                Ok(space) => *measured = Measured { space, at: Some(now) },
+                Ok(space) => *measured = Measured { space, written, at: Some(now) },
                 Err(error) => tracing::warn!(%error, "cannot ask for the space of the disk"),
             }
         }
-        measured.space
+        let Space { total, available } = measured.space;
+        Space { total, available: available.saturating_sub(written.saturating_sub(measured.written)) }
     }
 
     /// What is left over for compaction and deletes, which need space to make space.

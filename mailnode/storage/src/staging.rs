@@ -4,8 +4,9 @@
 //! leases, tombstones, accounts) are derived here and nowhere else, from the row before and the row after; so
 //! replay of the log and the writing of it cannot come to different ends.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::index::{Change, Index};
+use crate::record::EntryRecord;
 use crate::rows::{
     BlobRow, EntryRow, POSITION, Position, ValueRow, blob_key, count_key, entry_key, fragment_key, lease_key,
     pending_key, reference_key, references_key, removed_key, segment_key, tombstone_key, user_key, value_key,
@@ -26,6 +27,7 @@ pub struct Accounts {
 pub struct Staging<'a> {
     index: &'a dyn Index,
     rows: BTreeMap<Bytes, Option<Bytes>>,
+    bytes: usize,
     live: BTreeMap<u64, i64>,
     removed: Vec<u64>,
     pending: BTreeMap<NodeId, i64>,
@@ -40,6 +42,7 @@ impl<'a> Staging<'a> {
         Self {
             index,
             rows: BTreeMap::new(),
+            bytes: 0,
             live: BTreeMap::new(),
             removed: Vec::new(),
             pending: BTreeMap::new(),
@@ -48,8 +51,13 @@ impl<'a> Staging<'a> {
         }
     }
 
-    pub fn len(&self) -> usize {
-        self.rows.len()
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Bytes of the rows, about.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub fn entry(&self, user: UserId, entry: EntryId) -> Result<Option<EntryRow>> {
@@ -99,6 +107,26 @@ impl<'a> Staging<'a> {
         self.put(blob_key(id), row.to_bytes());
         self.touched.insert(id);
         Ok(())
+    }
+
+    /// Deletions of the entry are needed as long as a segment from `first` on may have a record of it.
+    pub fn note_first_of_entry(&mut self, mut row: EntryRow, first: u64) -> Result<()> {
+        if first < row.first {
+            row.first = first;
+            let (user, id) = (row.entry.user, row.entry.id);
+            let record = EntryRecord { pending: row.pending.clone(), entry: row.entry.clone() };
+            let meta = postcard::to_stdvec(&record).map_err(Error::index)?;
+            self.put(entry_key(user, id), row.to_bytes(&meta));
+        }
+        Ok(())
+    }
+
+    /// As above, of a value.
+    pub fn note_first_of_value(&mut self, name: &[u8], mut row: ValueRow, first: u64) {
+        if first < row.first {
+            row.first = first;
+            self.put(value_key(name), row.to_bytes());
+        }
     }
 
     /// Begins the lease of a body anew.
@@ -156,6 +184,10 @@ impl<'a> Staging<'a> {
             self.live.remove(&segment);
         }
         for (segment, change) in std::mem::take(&mut self.live) {
+            if change < 0 && !accounts.live.contains_key(&segment) {
+                // Of a segment that is gone.
+                continue;
+            }
             let live = accounts.live.entry(segment).or_default();
             *live = live.saturating_add_signed(change);
             self.put(segment_key(segment), Bytes::copy_from_slice(&live.to_le_bytes()));
@@ -236,10 +268,12 @@ impl<'a> Staging<'a> {
     }
 
     fn put(&mut self, key: Bytes, value: Bytes) {
+        self.bytes += key.len() + value.len();
         self.rows.insert(key, Some(value));
     }
 
     pub fn remove(&mut self, key: Bytes) {
+        self.bytes += key.len();
         self.rows.insert(key, None);
     }
 

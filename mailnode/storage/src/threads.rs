@@ -57,7 +57,17 @@ fn spawn(name: &str, work: fn(&Arc<Shared>), shared: &Arc<Shared>) -> Result<Joi
     thread.map_err(|error| Error::Open(format!("cannot start a thread: {error}")))
 }
 
+/// If the writer ends for whatever reason, nobody waits for it in vain.
+struct Abandon<'a>(&'a Shared);
+
+impl Drop for Abandon<'_> {
+    fn drop(&mut self) {
+        self.0.queue.abandon();
+    }
+}
+
 fn write(shared: &Arc<Shared>) {
+    let _abandon = Abandon(shared);
     while let Some(mut jobs) = shared.queue.take() {
         let commits: Vec<Vec<Operation>> =
             jobs.iter_mut().map(|job| std::mem::take(&mut job.operations)).collect();

@@ -4,6 +4,7 @@ use super::world::{
     Model, PEERS, blob, body, clock, commit, entry, new_store, now, open, options, put, stamp, value,
 };
 use super::world::{START, random_commit};
+use crate::disk::{Crash, Fault};
 use crate::segments::file_name;
 use crate::{MemoryDisk, MemoryIndex, Options, Store, Write};
 use cluster::{BlobId, Entry, EntryId, UserId};
@@ -163,4 +164,58 @@ fn compaction_of_a_damaged_segment_saves_what_the_index_still_knows() {
         let (store, _) = open(&disk, MemoryIndex::new()).unwrap();
         assert_eq!(store.entry(message.user, message.id).unwrap(), Some(message), "at {at}");
     }
+}
+
+#[test]
+fn an_entry_that_came_back_and_was_forgotten_again_stays_forgotten() {
+    let (store, disk, _) = new_store();
+    let message = entry(1, 1, BlobId::of(b"x"));
+    let forget = || vec![Write::Forget { user: message.user, entry: message.id }];
+    let keep = "keep ".repeat(700);
+    let churn = |rounds| {
+        for round in 0..rounds {
+            commit(&store, vec![value("churn", Some(&format!("{round} ").repeat(300)))]).unwrap();
+            store.maintain().unwrap();
+        }
+    };
+    commit(&store, vec![put(&message, &[]), value("keep", Some(&keep))]).unwrap();
+    commit(&store, forget()).unwrap();
+    churn(4);
+    commit(&store, vec![put(&message, &[])]).unwrap();
+    // Now the note of the first deletion is dropped, because there is an entry.
+    churn(12);
+    commit(&store, forget()).unwrap();
+    churn(12);
+    assert!(disk.contents(&file_name(1)).is_some());
+    drop(store);
+    let (store, _) = open(&disk, MemoryIndex::new()).unwrap();
+    assert_eq!(store.entry(message.user, message.id).unwrap(), None);
+}
+
+#[test]
+fn a_body_that_was_collected_does_not_come_back_with_a_segment_that_a_crash_left() {
+    let bytes = body(1, 400);
+    let mut left = 0;
+    for down in 0..60 {
+        let (store, disk, _, time) = timed();
+        commit(&store, vec![blob(&bytes)]).unwrap();
+        for round in 0..5 {
+            commit(&store, vec![value("churn", Some(&format!("{round} ").repeat(300)))]).unwrap();
+        }
+        time.fetch_add(1_000, Relaxed);
+        disk.inject(Some(Fault::DownAt(disk.calls() + down)));
+        let done = store.maintain().is_ok();
+        let disk = disk.after(Crash::LoseUnsynced);
+        let before = disk.contents(&file_name(1)).is_some();
+        let (store, _) = open(&disk, MemoryIndex::new()).unwrap();
+        left += usize::from(before && disk.contents(&file_name(1)).is_none());
+        let here = store.has_blob(BlobId::of(&bytes)).unwrap();
+        let read = now(store.blob(BlobId::of(&bytes))).unwrap();
+        assert_eq!(here, read.is_some(), "down at {down}");
+        drop(store);
+        if done {
+            break;
+        }
+    }
+    assert!(left > 0, "no crash left an emptied segment");
 }

@@ -165,3 +165,57 @@ fn a_thread_in_the_background_compacts_while_reads_and_commits_go_on() {
     assert!(store.metrics().compacted_bytes > 0);
     assert!(store.verify().unwrap().is_sound());
 }
+
+const CHILD: &str = "PRICKLE_STORAGE_TEST_DIRECTORY";
+
+fn open_real(directory: &std::path::Path) -> (Store, crate::Recovery) {
+    let disk = FileDisk::open(directory.join("log")).unwrap();
+    let index = FjallIndex::open(directory.join("index"), 1 << 20).unwrap();
+    Store::open(disk, index, Options { segment_bytes: 200_000, ..Options::default() }).unwrap()
+}
+
+/// Not a test of its own: what [`kill_dash_nine_loses_nothing_acknowledged`] kills.
+#[test]
+fn child_that_commits_until_it_is_killed() {
+    let Some(directory) = std::env::var_os(CHILD) else { return };
+    let (store, _) = open_real(directory.as_ref());
+    runtime().block_on(async {
+        for number in 0..1_000_000u64 {
+            let bytes = body(number, 3_000);
+            let entry = entry(1, u128::from(number), BlobId::of(&bytes));
+            store.commit(vec![blob(&bytes), put(&entry, &PEERS)], Durability::Synced).await.unwrap();
+            println!("\nacknowledged {number}");
+        }
+    });
+}
+
+#[test]
+fn kill_dash_nine_loses_nothing_acknowledged() {
+    use std::io::{BufRead, BufReader};
+    let directory = tempfile::tempdir().unwrap();
+    let mut seen = 0;
+    for round in 1..=2 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "tests::threads::child_that_commits_until_it_is_killed", "--nocapture"])
+            .env(CHILD, directory.path())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let numbers =
+            lines.filter_map(|line| line.unwrap().strip_prefix("acknowledged ")?.parse::<u64>().ok());
+        seen = numbers.take(round * 100).last().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let (store, recovery) = open_real(directory.path());
+    assert_eq!(recovery.corrupt_records, 0);
+    let fragment = store.fragment(cluster::UserId(1)).unwrap();
+    runtime().block_on(async {
+        for number in 0..=seen {
+            let entry = fragment.entry(cluster::EntryId(number.into())).unwrap();
+            assert_eq!(store.blob(entry.blob.id).await.unwrap(), Some(body(number, 3_000)));
+        }
+    });
+    assert!(store.verify().unwrap().is_sound());
+}
