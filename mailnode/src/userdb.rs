@@ -98,7 +98,8 @@ impl UserDatabase {
     /// # Errors
     /// [`Failure::NotFound`] if it surely leads nowhere; [`Failure::Invalid`] if it is no address.
     pub async fn resolve(&self, address: &str) -> Result<Vec<UserId>, Failure> {
-        self.addresses.get(address, async || self.accounts.resolve(address).await.map_err(Failure::from)).await
+        let look_up = async { self.accounts.resolve(address).await.map_err(Failure::from) };
+        self.addresses.get(address, look_up).await
     }
 
     /// The user who logs in under this name.
@@ -106,16 +107,19 @@ impl UserDatabase {
     /// # Errors
     /// As [`UserDatabase::resolve`].
     pub async fn login_name(&self, name: &str) -> Result<UserId, Failure> {
-        self.logins.get(name, async || self.accounts.login_name(name).await.map_err(Failure::from)).await
+        let look_up = async { self.accounts.login_name(name).await.map_err(Failure::from) };
+        self.logins.get(name, look_up).await
     }
 
     /// # Errors
     /// [`Failure::Temporary`].
     pub async fn is_local_domain(&self, domain: &str) -> Result<bool, Failure> {
-        let look_up = async || match self.accounts.is_local_domain(domain).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Failure::NotFound),
-            Err(error) => Err(error.into()),
+        let look_up = async {
+            match self.accounts.is_local_domain(domain).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Failure::NotFound),
+                Err(error) => Err(error.into()),
+            }
         };
         match self.domains.get(domain, look_up).await {
             Ok(()) => Ok(true),

@@ -35,7 +35,7 @@ impl<T: Clone> Cache<T> {
     ///
     /// # Errors
     /// Those of `look_up`; [`Failure::NotFound`] is remembered for a shorter time, others are not.
-    pub async fn get(&self, name: &str, look_up: impl AsyncFnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    pub async fn get(&self, name: &str, look_up: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let generation = {
             let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((at, answer)) = entries.map.get(name)
@@ -45,7 +45,7 @@ impl<T: Clone> Cache<T> {
             }
             entries.generation
         };
-        let outcome = look_up().await;
+        let outcome = look_up.await;
         let answer = match &outcome {
             Ok(answer) => Some(answer.clone()),
             Err(Failure::NotFound) => None,
@@ -82,25 +82,25 @@ mod tests {
     #[tokio::test]
     async fn what_is_known_is_not_asked_again_until_it_is_cleared() {
         let cache = Cache::default();
-        assert_eq!(cache.get("a", async || Ok(1)).await, Ok(1));
-        assert_eq!(cache.get("a", async || Ok(2)).await, Ok(1));
-        assert_eq!(cache.get("b", async || Err(Failure::NotFound)).await, Err(Failure::NotFound));
-        assert_eq!(cache.get("b", async || Ok(3)).await, Err(Failure::NotFound));
+        assert_eq!(cache.get("a", async { Ok(1) }).await, Ok(1));
+        assert_eq!(cache.get("a", async { Ok(2) }).await, Ok(1));
+        assert_eq!(cache.get("b", async { Err(Failure::NotFound) }).await, Err(Failure::NotFound));
+        assert_eq!(cache.get("b", async { Ok(3) }).await, Err(Failure::NotFound));
         let away = Failure::Temporary("away".into());
-        assert_eq!(cache.get("c", async || Err(away.clone())).await, Err(away.clone()));
-        assert_eq!(cache.get("c", async || Ok(4)).await, Ok(4));
+        assert_eq!(cache.get("c", async { Err(away.clone()) }).await, Err(away.clone()));
+        assert_eq!(cache.get("c", async { Ok(4) }).await, Ok(4));
         cache.clear();
-        assert_eq!(cache.get("a", async || Ok(2)).await, Ok(2));
+        assert_eq!(cache.get("a", async { Ok(2) }).await, Ok(2));
     }
 
     #[tokio::test]
     async fn an_answer_from_before_a_change_is_not_kept() {
         let cache = Cache::default();
-        let slow = async || {
+        let slow = async {
             cache.clear();
             Ok(1)
         };
         assert_eq!(cache.get("a", slow).await, Ok(1));
-        assert_eq!(cache.get("a", async || Ok(2)).await, Ok(2));
+        assert_eq!(cache.get("a", async { Ok(2) }).await, Ok(2));
     }
 }

@@ -176,18 +176,3 @@ fn reason(response: EmbeddedResponse) -> String {
         _ => "unexpected answer".into(),
     }
 }
-
-/// Tries until it works or patience ends.
-async fn patiently<T, F>(attempt: impl Fn() -> F) -> Result<T, DatabaseError>
-where
-    F: Future<Output = Result<T, String>>,
-{
-    let begun = Instant::now();
-    loop {
-        match attempt().await {
-            Ok(value) => return Ok(value),
-            Err(why) if begun.elapsed() > PATIENCE => return Err(unavailable(why)),
-            Err(_) => tokio::time::sleep(PAUSE).await,
-        }
-    }
-}

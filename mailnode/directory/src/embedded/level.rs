@@ -62,7 +62,7 @@ impl Embedded {
             return;
         }
         let level = |bucket: &Bucket| self.levelled.contains(*bucket) || self.stuck.contains(*bucket);
-        let queue: VecDeque<Bucket> = self.map.buckets_of(self.me).filter(|bucket| !level(bucket)).collect();
+        let queue: VecDeque<Bucket> = self.own_buckets().filter(|bucket| !level(bucket)).collect();
         if queue.is_empty() {
             return;
         }
@@ -251,9 +251,9 @@ impl Embedded {
                 let map = maps.entry(mark.epoch).or_insert_with(|| map_of(&mark.active));
                 let mut order = map.order(bucket);
                 order.truncate(self.replicas);
-                (mark.epoch, order)
+                order
             });
-            if !self.may_level(last.as_ref(), &answered, whole) {
+            if !self.may_level(last.as_deref(), &answered, whole) {
                 self.stuck.insert(bucket);
                 continue;
             }
@@ -291,17 +291,12 @@ impl Embedded {
         }
     }
 
-    fn may_level(
-        &self,
-        last: Option<&(Epoch, Vec<NodeId>)>,
-        answered: &BTreeSet<NodeId>,
-        whole: bool,
-    ) -> bool {
+    fn may_level(&self, last: Option<&[NodeId]>, answered: &BTreeSet<NodeId>, whole: bool) -> bool {
         #[cfg(test)]
         if self.has_bug(super::PlantedBug::NoMarks) {
             return true;
         }
-        may_level(self.view.epoch, last, answered, whole)
+        may_level(last, answered, whole)
     }
 
     /// The newest state of each key, and who lacks it.
@@ -440,24 +435,17 @@ impl Embedded {
 
 /// True if those who answered are sure to have, among them, everything that was committed for a bucket.
 ///
-/// `last`: when and on which replicas the bucket was level last, as far as those who answered know. Each view is
-/// levelled only with enough of the replicas before, and everybody who serves in it learns of it. So with more
-/// than half of the last replicas, or half and their primary, no later level can have gone by unseen. If that was
-/// the view right before ours there is no later one, and one replica is enough.
+/// `last`: the replicas on which the bucket was level last, as far as those who answered know. Each view is
+/// levelled only with more than half of the replicas before (or half, with their primary), and everybody who
+/// serves in it learns of it. Two such halves of the same replicas share a member, so no later level can have
+/// gone by unseen (dynamic voting with a linear order, as Jajodia and Mutchler describe it). That the members who
+/// answer are active now is no excuse: they may have been away while others went on.
 /// Without any mark the cluster is new, or its disks are: all members must have answered.
-pub(super) fn may_level(
-    epoch: Epoch,
-    last: Option<&(Epoch, Vec<NodeId>)>,
-    answered: &BTreeSet<NodeId>,
-    whole: bool,
-) -> bool {
-    let Some((marked, replicas)) = last else { return whole };
+pub(super) fn may_level(last: Option<&[NodeId]>, answered: &BTreeSet<NodeId>, whole: bool) -> bool {
+    let Some(replicas) = last else { return whole };
     let present = replicas.iter().filter(|node| answered.contains(node)).count();
     let primary = replicas.first().is_some_and(|primary| answered.contains(primary));
-    present > 0
-        && (marked.next() >= epoch
-            || present * 2 > replicas.len()
-            || (present * 2 == replicas.len() && primary))
+    present * 2 > replicas.len() || (present * 2 == replicas.len() && primary)
 }
 
 /// The next records of a queue that fit into one message.

@@ -129,6 +129,9 @@ pub struct Embedded {
     effects: Vec<Effect>,
     #[cfg(test)]
     pub(crate) planted_bug: Option<PlantedBug>,
+    /// Tests look at a few buckets only.
+    #[cfg(test)]
+    only: Option<std::collections::BTreeSet<Bucket>>,
 }
 
 /// Errors put in on purpose, to see that the tests would find them.
@@ -194,6 +197,8 @@ impl Embedded {
             effects: Vec::new(),
             #[cfg(test)]
             planted_bug: None,
+            #[cfg(test)]
+            only: None,
         }
     }
 
@@ -217,7 +222,15 @@ impl Embedded {
 
     /// How many of our buckets are level, and how many we have.
     pub fn progress(&self) -> (usize, usize) {
-        (self.levelled.len(), self.map.buckets_of(self.me).count())
+        (self.levelled.len(), self.own_buckets().count())
+    }
+
+    /// The buckets whose primary we are.
+    fn own_buckets(&self) -> impl Iterator<Item = Bucket> {
+        let buckets = self.map.buckets_of(self.me);
+        #[cfg(test)]
+        let buckets = buckets.filter(|bucket| self.only.as_ref().is_none_or(|only| only.contains(bucket)));
+        buckets
     }
 
     /// The nodes that have a bucket's records by the current view, the primary first.
@@ -233,6 +246,11 @@ impl Embedded {
         }
         self.map = UserMap::new(&view);
         self.view = view;
+        self.step_down();
+    }
+
+    /// There is a later view than the one that we were primary in: nothing is level, nothing goes on.
+    fn step_down(&mut self) {
         self.levelled.clear();
         self.stuck.clear();
         self.level = None;

@@ -252,7 +252,7 @@ impl Embedded {
     }
 
     pub(super) fn list(&mut self, id: u64, kind: Kind, after: Option<Bytes>, limit: u32, disk: &impl Disk) {
-        let buckets: Vec<Bucket> = self.map.buckets_of(self.me).collect();
+        let buckets: Vec<Bucket> = self.own_buckets().collect();
         if !buckets.iter().all(|&bucket| self.levelled.contains(bucket)) {
             return self.respond(id, unavailable(LEVELLING));
         }

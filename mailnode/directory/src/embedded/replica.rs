@@ -64,6 +64,10 @@ impl Embedded {
             let refused = self.refused(from);
             return self.respond(id, refused);
         }
+        if ballot.epoch > self.view.epoch {
+            // Also by ourselves: what we are primary of is another's in that view, or not level in it.
+            self.step_down();
+        }
         self.write_promises(After::Promised { id, buckets });
     }
 
