@@ -50,31 +50,42 @@ impl FromIterator<Bucket> for BucketSet {
 }
 
 /// In this epoch these buckets were level: the replicas that `active` gives for each had all its records.
+///
+/// A mark is put down twice: first tentatively, then, when every member has it, firmly. Only then it replaces
+/// the marks before it (`level` says why).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     pub epoch: Epoch,
     pub active: Vec<NodeId>,
+    pub firm: bool,
     pub buckets: BucketSet,
 }
 
-/// Notes that buckets are level; earlier marks lose them. At most one mark an epoch is kept, and only while it
-/// has buckets, so there are few.
-pub fn put_mark(marks: &mut Vec<Mark>, epoch: Epoch, active: &[NodeId], buckets: &[Bucket]) {
-    for mark in marks.iter_mut().filter(|mark| mark.epoch < epoch) {
-        buckets.iter().for_each(|&bucket| mark.buckets.remove(bucket));
+/// Notes that buckets are level. A firm mark replaces all earlier ones of the buckets; a tentative one only those
+/// tentative ones that ask for the same replicas, so there are few.
+pub fn put_mark(marks: &mut Vec<Mark>, epoch: Epoch, active: &[NodeId], firm: bool, buckets: &[Bucket]) {
+    for mark in marks.iter_mut().filter(|mark| mark.epoch <= epoch) {
+        if firm || (!mark.firm && mark.active == active) {
+            buckets.iter().for_each(|&bucket| mark.buckets.remove(bucket));
+        }
     }
-    match marks.iter_mut().find(|mark| mark.epoch == epoch) {
+    match marks.iter_mut().find(|mark| mark.epoch == epoch && mark.firm == firm) {
         Some(mark) => buckets.iter().for_each(|&bucket| mark.buckets.insert(bucket)),
         None => {
-            marks.push(Mark { epoch, active: active.to_vec(), buckets: buckets.iter().copied().collect() })
+            let buckets = buckets.iter().copied().collect();
+            marks.push(Mark { epoch, active: active.to_vec(), firm, buckets });
         }
     }
     marks.retain(|mark| !mark.buckets.is_empty());
 }
 
-/// The latest mark of a bucket.
-pub fn latest(marks: &[Mark], bucket: Bucket) -> Option<&Mark> {
-    marks.iter().filter(|mark| mark.buckets.contains(bucket)).max_by_key(|mark| mark.epoch)
+/// The marks that count for a bucket: the latest firm one, and the tentative ones after it.
+pub fn counting<'a>(marks: impl Iterator<Item = &'a Mark> + Clone, bucket: Bucket) -> (bool, Vec<&'a Mark>) {
+    let marks = marks.filter(move |mark| mark.buckets.contains(bucket));
+    let firm = marks.clone().filter(|mark| mark.firm).max_by_key(|mark| mark.epoch);
+    let after = firm.map(|mark| mark.epoch);
+    let tentative = marks.filter(|mark| !mark.firm && Some(mark.epoch) > after);
+    (firm.is_some(), firm.into_iter().chain(tentative).collect())
 }
 
 #[cfg(test)]
@@ -82,15 +93,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_has_one_mark_and_it_is_the_latest() {
+    fn a_firm_mark_replaces_what_was_before_and_a_tentative_one_is_added() {
         let mut marks = Vec::new();
         let all: Vec<Bucket> = Bucket::all().collect();
-        put_mark(&mut marks, Epoch(1), &[NodeId(1)], &all);
-        put_mark(&mut marks, Epoch(3), &[NodeId(2)], &all[..10]);
-        assert_eq!(latest(&marks, all[9]).unwrap().epoch, Epoch(3));
-        assert_eq!(latest(&marks, all[10]).unwrap().epoch, Epoch(1));
-        put_mark(&mut marks, Epoch(3), &[NodeId(2)], &all[10..]);
+        let (a, b) = ([NodeId(1)], [NodeId(2)]);
+        put_mark(&mut marks, Epoch(1), &a, true, &all);
+        put_mark(&mut marks, Epoch(3), &b, false, &all[..10]);
+        put_mark(&mut marks, Epoch(4), &b, false, &all[..10]);
+        let epochs = |marks: &[Mark], bucket| {
+            let (firm, marks) = counting(marks.iter(), bucket);
+            (firm, marks.iter().map(|mark| mark.epoch.0).collect::<Vec<_>>())
+        };
+        assert_eq!(epochs(&marks, all[9]), (true, vec![1, 4]));
+        assert_eq!(epochs(&marks, all[10]), (true, vec![1]));
+        put_mark(&mut marks, Epoch(4), &b, true, &all);
+        assert_eq!(epochs(&marks, all[9]), (true, vec![4]));
         assert_eq!(marks.len(), 1);
         assert_eq!(marks[0].buckets.len(), Bucket::COUNT);
+        assert_eq!(epochs(&[], all[0]), (false, vec![]));
     }
 }

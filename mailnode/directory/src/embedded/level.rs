@@ -7,11 +7,19 @@
 //! 3. *fetch*: what others have newer is fetched;
 //! 4. *write*: the newest state of each key goes to the replicas that lack it; a state that may not have been
 //!    committed goes to all, under our epoch;
-//! 5. *mark*: all members note that the buckets were level in this epoch. Then we serve.
+//! 5. *mark*: all members note that the buckets were level in this epoch, first tentatively, then firmly. Then we
+//!    serve.
+//!
+//! *Who may level.* A node that was away must not take its old state for the newest while those who went on
+//! without it are away (dynamic voting, as Jajodia and Mutchler describe it). So enough (`most`) of the replicas
+//! of the latest firm mark must have answered, and of each tentative one after it. Two attempts from one firm mark
+//! share a member, and as a tentative mark is on all members before anything is firm or served, the later attempt
+//! learns of the earlier and needs most of its replicas too. A bucket without a firm mark is new, or its disks
+//! are: then all members that the view knows must have answered.
 //!
 //! All members must answer. One that does not is soon out of the view, and the next view begins anew.
 
-use super::bucket_set::{Mark, latest};
+use super::bucket_set::{Mark, counting};
 use super::message::limits;
 use super::stored::{Ballot, Record, Stamp};
 use super::{After, Disk, Effect, Embedded, EmbeddedRequest, EmbeddedResponse, Purpose, Report, map_of};
@@ -37,7 +45,7 @@ enum Phase {
     List { buckets: Vec<Bucket>, stamps: BTreeMap<NodeId, Vec<(Key, Stamp, bool)>> },
     Fetch { plan: Plan, queues: BTreeMap<NodeId, VecDeque<Key>> },
     Write { plan: Plan, queues: BTreeMap<NodeId, VecDeque<Key>> },
-    Mark,
+    Mark { firm: bool },
 }
 
 /// The newest states and who needs them.
@@ -183,7 +191,7 @@ impl Embedded {
                     }
                 }
             }
-            (Phase::Mark, Some(EmbeddedResponse::Done)) => {
+            (Phase::Mark { .. }, Some(EmbeddedResponse::Done)) => {
                 level.waiting.remove(&from);
             }
             (_, response) => {
@@ -223,9 +231,10 @@ impl Embedded {
                 Phase::Fetch { plan, .. } => self.spread(plan),
                 Phase::Write { plan, .. } => {
                     self.settle_plan(&plan, disk);
-                    self.put_marks();
+                    self.put_marks(false);
                 }
-                Phase::Mark => {
+                Phase::Mark { firm: false } => self.put_marks(true),
+                Phase::Mark { firm: true } => {
                     let level = std::mem::take(&mut level.batch);
                     level.into_iter().for_each(|bucket| self.levelled.insert(bucket));
                     return self.next_batch(disk);
@@ -246,14 +255,14 @@ impl Embedded {
         let mut maps: HashMap<Epoch, UserMap> = HashMap::new();
         let (mut good, mut differing) = (Vec::new(), Vec::new());
         for (at, &bucket) in level.batch.iter().enumerate() {
-            let all_marks = answers.values().filter_map(|(marks, _)| latest(marks, bucket));
-            let last = all_marks.max_by_key(|mark| mark.epoch).map(|mark| {
+            let (firm, marks) = counting(answers.values().flat_map(|(marks, _)| marks), bucket);
+            let enough = marks.into_iter().all(|mark| {
                 let map = maps.entry(mark.epoch).or_insert_with(|| map_of(&mark.active));
                 let mut order = map.order(bucket);
                 order.truncate(self.replicas);
-                order
+                most(&order, &answered)
             });
-            if !self.may_level(last.as_deref(), &answered, whole) {
+            if !self.may_level(enough && (firm || whole)) {
                 self.stuck.insert(bucket);
                 continue;
             }
@@ -272,7 +281,7 @@ impl Embedded {
         level.batch = good;
         let ballot = level.ballot;
         if differing.is_empty() {
-            return self.put_marks();
+            return self.put_marks(false);
         }
         level.phase = Phase::List { buckets: differing.clone(), stamps: BTreeMap::new() };
         self.ask_others(|| EmbeddedRequest::Stamps { ballot, buckets: differing.clone(), after: None });
@@ -291,12 +300,16 @@ impl Embedded {
         }
     }
 
-    fn may_level(&self, last: Option<&[NodeId]>, answered: &BTreeSet<NodeId>, whole: bool) -> bool {
-        #[cfg(test)]
-        if self.has_bug(super::PlantedBug::NoMarks) {
-            return true;
-        }
-        may_level(last, answered, whole)
+    /// `enough`: enough of those have answered who had the bucket last.
+    #[cfg(test)]
+    fn may_level(&self, enough: bool) -> bool {
+        enough || self.has_bug(super::PlantedBug::NoMarks)
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self)]
+    const fn may_level(&self, enough: bool) -> bool {
+        enough
     }
 
     /// The newest state of each key, and who lacks it.
@@ -416,16 +429,16 @@ impl Embedded {
         }
     }
 
-    fn put_marks(&mut self) {
+    fn put_marks(&mut self, firm: bool) {
         let Some(level) = &mut self.level else { return };
-        level.phase = Phase::Mark;
+        level.phase = Phase::Mark { firm };
         let (ballot, buckets) = (level.ballot, level.batch.clone());
         if buckets.is_empty() {
             level.waiting.clear();
             return;
         }
-        self.put_mark(&buckets);
-        self.ask_others(|| EmbeddedRequest::Mark { ballot, buckets: buckets.clone() });
+        self.put_mark(&buckets, firm);
+        self.ask_others(|| EmbeddedRequest::Mark { ballot, buckets: buckets.clone(), firm });
         if let Some(level) = &mut self.level {
             level.waiting.insert(self.me);
         }
@@ -433,16 +446,8 @@ impl Embedded {
     }
 }
 
-/// True if those who answered are sure to have, among them, everything that was committed for a bucket.
-///
-/// `last`: the replicas on which the bucket was level last, as far as those who answered know. Each view is
-/// levelled only with more than half of the replicas before (or half, with their primary), and everybody who
-/// serves in it learns of it. Two such halves of the same replicas share a member, so no later level can have
-/// gone by unseen (dynamic voting with a linear order, as Jajodia and Mutchler describe it). That the members who
-/// answer are active now is no excuse: they may have been away while others went on.
-/// Without any mark the cluster is new, or its disks are: all members must have answered.
-pub(super) fn may_level(last: Option<&[NodeId]>, answered: &BTreeSet<NodeId>, whole: bool) -> bool {
-    let Some(replicas) = last else { return whole };
+/// True if more than half of the replicas have answered, or half with their primary: two such sets share a member.
+fn most(replicas: &[NodeId], answered: &BTreeSet<NodeId>) -> bool {
     let present = replicas.iter().filter(|node| answered.contains(node)).count();
     let primary = replicas.first().is_some_and(|primary| answered.contains(primary));
     present * 2 > replicas.len() || (present * 2 == replicas.len() && primary)

@@ -39,7 +39,7 @@ pub enum EmbeddedRequest {
     /// Put these on disk, unless you have newer ones.
     Write { ballot: Ballot, records: Vec<(Key, Record)> },
     /// The sender's buckets are level: every replica of this view has every record.
-    Mark { ballot: Ballot, buckets: Vec<Bucket> },
+    Mark { ballot: Ballot, buckets: Vec<Bucket>, firm: bool },
     /// Is this ballot still the highest that you promised me?
     Confirm { ballot: Ballot },
     /// These states were committed (nobody waits for an answer).

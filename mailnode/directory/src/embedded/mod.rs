@@ -6,7 +6,7 @@
 //! when all other replicas that the current view names have it on disk, and then the primary itself. So what a
 //! level primary has on its disk is what was committed, and any replica that survives has every committed record.
 //!
-//! *Epochs.* Before the primary serves a bucket in a new view it *levels* it ([`level`]): every member that
+//! *Epochs.* Before the primary serves a bucket in a new view it *levels* it (`level`): every member that
 //! answers in this view promises to take nothing from earlier ballots any more (durably), and tells what it has;
 //! the newest state of each key goes to all replicas; then all members put down a *mark* that says when the
 //! bucket was level. Two primaries of one bucket can never both commit, because the replicas of the earlier one
@@ -18,7 +18,7 @@
 //! not be written again.
 //!
 //! *Marks* keep a node that was away from taking its old state for the newest: a bucket is levelled only with
-//! enough of the replicas that were level last ([`level::may_level`]). Else it stays unlevelled: what is there can
+//! enough of the replicas that were level last (`level`). Else it stays unlevelled: what is there can
 //! be read, nothing can be written, and nothing is said to be absent.
 //!
 //! *In doubt.* If a replica does not answer, the primary does not know what became of the write. It says so, and

@@ -22,7 +22,9 @@ impl Embedded {
         let outcome = match request {
             EmbeddedRequest::Promise { ballot, buckets } => return self.promise(from, id, ballot, buckets),
             EmbeddedRequest::Write { ballot, records } => return self.take(from, id, ballot, records, disk),
-            EmbeddedRequest::Mark { ballot, buckets } => return self.mark(from, id, ballot, &buckets),
+            EmbeddedRequest::Mark { ballot, buckets, firm } => {
+                return self.mark(from, id, ballot, &buckets, firm);
+            }
             EmbeddedRequest::Settle { stamps } => {
                 self.settle(stamps, disk);
                 Ok(EmbeddedResponse::Done)
@@ -186,19 +188,19 @@ impl Embedded {
         self.promises.allows(from, ballot)
     }
 
-    fn mark(&mut self, from: NodeId, id: u64, ballot: Ballot, buckets: &[Bucket]) {
+    fn mark(&mut self, from: NodeId, id: u64, ballot: Ballot, buckets: &[Bucket], firm: bool) {
         // Without the view we would not know who is active in it.
         if !self.promises.allows(from, ballot) || ballot.epoch != self.view.epoch {
             let refused = self.refused(from);
             return self.respond(id, refused);
         }
-        self.put_mark(buckets);
+        self.put_mark(buckets, firm);
         self.write_promises(After::Respond { id, response: EmbeddedResponse::Done });
     }
 
-    pub(super) fn put_mark(&mut self, buckets: &[Bucket]) {
+    pub(super) fn put_mark(&mut self, buckets: &[Bucket], firm: bool) {
         let active: Vec<NodeId> = self.view.active().map(|member| member.id).collect();
-        put_mark(&mut self.promises.marks, self.view.epoch, &active, buckets);
+        put_mark(&mut self.promises.marks, self.view.epoch, &active, firm, buckets);
     }
 
     /// States that were committed need not be written again when the bucket is levelled next.
