@@ -176,3 +176,18 @@ fn reason(response: EmbeddedResponse) -> String {
         _ => "unexpected answer".into(),
     }
 }
+
+/// Tries again while the cluster is changing; the last error says why it did not help.
+async fn patiently<T, F>(attempt: impl Fn() -> F) -> Result<T, DatabaseError>
+where
+    F: Future<Output = Result<T, String>>,
+{
+    let begun = Instant::now();
+    loop {
+        match attempt().await {
+            Ok(value) => return Ok(value),
+            Err(why) if begun.elapsed() > PATIENCE => return Err(unavailable(why)),
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
