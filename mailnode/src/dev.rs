@@ -56,7 +56,7 @@ fn config_of(options: &DevOptions, index: usize) -> Result<Config, StartError> {
         cluster: ClusterConfig {
             name: "dev".into(),
             secret_file: options.data.join("cluster.secret"),
-            leases: LeasesConfig { directory: options.data.join("leases") },
+            leases: LeasesConfig::in_directory(options.data.join("leases")),
             tls: ClusterTls {
                 ca: options.data.join("ca.pem"),
                 certificate: options.data.join(format!("{name}.pem")),

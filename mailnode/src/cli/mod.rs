@@ -6,6 +6,7 @@ mod start;
 
 pub use start::DevOptions;
 
+use crate::config::Identity;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ enum Command {
     Serve {
         #[arg(long)]
         config: PathBuf,
+        #[command(flatten)]
+        identity: Identity,
     },
     /// Check or show a configuration.
     #[command(subcommand)]
@@ -67,7 +70,7 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Dev(options) => start::dev(options),
-        Command::Serve { config } => start::serve(&config),
+        Command::Serve { config, identity } => start::serve(&config, &identity),
         Command::Config(command) => start::config(command),
         Command::Pki(command) => pki::run(command),
         Command::User(command) => admin::user(&cli.target, command),

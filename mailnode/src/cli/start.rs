@@ -1,11 +1,11 @@
 //! Commands that start nodes, and what belongs to their configuration.
 
 use super::CliError;
-use crate::config::{Config, EXAMPLE, LogConfig, LogFormat};
+use crate::config::{Config, EXAMPLE, Identity, KubernetesLeasesConfig, LogConfig, LogFormat};
 use crate::dev;
 use crate::running::{self, Credentials};
 use clap::{Args, Subcommand};
-use lease::SharedDirectory;
+use lease::{LeaseService, SharedDirectory};
 use std::path::{Path, PathBuf};
 use tracing_subscriber::EnvFilter;
 
@@ -40,14 +40,16 @@ pub enum ConfigCommand {
     Check {
         #[arg(long)]
         config: PathBuf,
+        #[command(flatten)]
+        identity: Identity,
     },
     /// Print a documented example.
     Example,
 }
 
 fn log(config: &LogConfig) -> Result<(), CliError> {
-    let filter = EnvFilter::try_new(&config.filter)
-        .map_err(|error| CliError::new(format!("log.filter: {error}")))?;
+    let filter =
+        EnvFilter::try_new(&config.filter).map_err(|error| CliError::new(format!("log.filter: {error}")))?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let installed = match config.format {
         LogFormat::Text => subscriber.with_ansi(false).try_init(),
@@ -62,28 +64,63 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 
 /// Resolves on Ctrl-C and on SIGTERM, which is how Kubernetes stops a pod.
 async fn asked_to_stop() -> Result<(), CliError> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .map_err(CliError::new)?;
+    let mut terminate =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(CliError::new)?;
     tokio::select! {
         outcome = tokio::signal::ctrl_c() => outcome.map_err(CliError::new),
         _ = terminate.recv() => Ok(()),
     }
 }
 
-pub fn serve(path: &Path) -> Result<(), CliError> {
-    let config = Config::load(path).map_err(CliError::new)?;
+pub fn serve(path: &Path, identity: &Identity) -> Result<(), CliError> {
+    let config = Config::load(path, identity).map_err(CliError::new)?;
     log(&config.log)?;
     let credentials = Credentials::load(&config).map_err(CliError::new)?;
     runtime()?.block_on(async {
-        let leases = SharedDirectory::new(&config.cluster.leases.directory)
-            .map_err(|error| CliError::new(format!("cluster.leases.directory: {error}")))?;
-        let node = running::start(&config, credentials, leases).await.map_err(CliError::new)?;
-        tracing::info!(node = config.name, id = %node.node.id, "started");
-        asked_to_stop().await?;
-        tracing::info!("stopping");
-        node.stop().await;
-        Ok(())
+        let leases = &config.cluster.leases;
+        match (&leases.directory, &leases.kubernetes) {
+            (Some(directory), _) => {
+                let leases = SharedDirectory::new(directory)
+                    .map_err(|error| CliError::new(format!("cluster.leases.directory: {error}")))?;
+                serve_with(&config, credentials, leases).await
+            }
+            (None, Some(kubernetes)) => serve_in_kubernetes(&config, credentials, kubernetes).await,
+            (None, None) => {
+                Err(CliError::new("cluster.leases: must have exactly one of directory and kubernetes"))
+            }
+        }
     })
+}
+
+#[cfg(feature = "kubernetes")]
+async fn serve_in_kubernetes(
+    config: &Config,
+    credentials: Credentials,
+    leases: &KubernetesLeasesConfig,
+) -> Result<(), CliError> {
+    let prefix = leases.prefix.as_ref().unwrap_or(&config.cluster.name);
+    let leases = lease_kubernetes::KubernetesLeases::connect(&leases.namespace, prefix)
+        .await
+        .map_err(|error| CliError::new(format!("cluster.leases.kubernetes: {error}")))?;
+    serve_with(config, credentials, leases).await
+}
+
+#[cfg(not(feature = "kubernetes"))]
+async fn serve_in_kubernetes(_: &Config, _: Credentials, _: &KubernetesLeasesConfig) -> Result<(), CliError> {
+    Err(CliError::new("cluster.leases.kubernetes: this mailnode was built without `--features kubernetes`"))
+}
+
+async fn serve_with<L: LeaseService>(
+    config: &Config,
+    credentials: Credentials,
+    leases: L,
+) -> Result<(), CliError> {
+    let node = running::start(config, credentials, leases).await.map_err(CliError::new)?;
+    tracing::info!(node = config.name, id = %node.node.id, "started");
+    asked_to_stop().await?;
+    tracing::info!("stopping");
+    node.stop().await;
+    Ok(())
 }
 
 pub fn dev(options: DevOptions) -> Result<(), CliError> {
@@ -104,8 +141,8 @@ pub fn config(command: ConfigCommand) -> Result<(), CliError> {
             print!("{EXAMPLE}");
             Ok(())
         }
-        ConfigCommand::Check { config: path } => {
-            let config = Config::load(&path).map_err(CliError::new)?;
+        ConfigCommand::Check { config: path, identity } => {
+            let config = Config::load(&path, &identity).map_err(CliError::new)?;
             Credentials::load(&config).map_err(CliError::new)?;
             println!("{}: good", path.display());
             Ok(())

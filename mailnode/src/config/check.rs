@@ -51,7 +51,14 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         return Err(refuse("name", "must be 1 to 63 lower-case letters, digits or hyphens (a DNS label)"));
     }
     if !label(&config.cluster.name) {
-        return Err(refuse("cluster.name", "must be 1 to 63 lower-case letters, digits or hyphens (a DNS label)"));
+        return Err(refuse(
+            "cluster.name",
+            "must be 1 to 63 lower-case letters, digits or hyphens (a DNS label)",
+        ));
+    }
+    let leases = &config.cluster.leases;
+    if leases.directory.is_some() == leases.kubernetes.is_some() {
+        return Err(refuse("cluster.leases", "must have exactly one of directory and kubernetes"));
     }
     if !(1..=7).contains(&config.replication.factor) {
         return Err(refuse("replication.factor", "must be 1 to 7 copies"));

@@ -6,6 +6,7 @@ mod check;
 
 pub use check::ConfigError;
 
+use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ pub const EXAMPLE: &str = include_str!("example.yaml");
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Config {
+    /// Empty in the file if it comes from outside ([`Identity`]).
+    #[serde(default)]
     pub name: String,
     pub data_directory: PathBuf,
     #[serde(default)]
@@ -60,7 +63,41 @@ pub struct ClusterConfig {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct LeasesConfig {
-    pub directory: PathBuf,
+    /// Exactly one of the two.
+    #[serde(default)]
+    pub directory: Option<PathBuf>,
+    #[serde(default)]
+    pub kubernetes: Option<KubernetesLeasesConfig>,
+}
+
+impl LeasesConfig {
+    pub fn in_directory(directory: PathBuf) -> Self {
+        Self { directory: Some(directory), kubernetes: None }
+    }
+}
+
+/// Leases of coordination.k8s.io, with the credentials of the pod.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct KubernetesLeasesConfig {
+    pub namespace: String,
+    /// Their names begin with it; the cluster's name if absent.
+    #[serde(default)]
+    pub prefix: Option<String>,
+}
+
+/// What differs from node to node, so that all pods of a StatefulSet can share one file: wins over the file.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Identity {
+    /// Name of the node, in place of `name`.
+    #[arg(long, env = "PRICKLE_NAME")]
+    pub name: Option<String>,
+    /// Failure domain, in place of `zone`; none if empty.
+    #[arg(long, env = "PRICKLE_ZONE")]
+    pub zone: Option<String>,
+    /// host:port that peers connect to, in place of `cluster.advertise`.
+    #[arg(long, env = "PRICKLE_ADVERTISE")]
+    pub advertise: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -188,10 +225,10 @@ impl Config {
     ///
     /// # Errors
     /// Names the field and says what would be right.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+    pub fn load(path: &Path, identity: &Identity) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::Read { path: path.to_owned(), error: error.to_string() })?;
-        let mut config = Self::parse(&text)?;
+        let mut config = Self::parse(&text, identity)?;
         let base = path.parent().unwrap_or(Path::new("."));
         config.resolve(base);
         Ok(config)
@@ -201,9 +238,13 @@ impl Config {
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let config: Self =
+    pub fn parse(text: &str, identity: &Identity) -> Result<Self, ConfigError> {
+        let mut config: Self =
             serde_yaml::from_str(text).map_err(|error| ConfigError::Syntax(error.to_string()))?;
+        let Identity { name, zone, advertise } = identity.clone();
+        config.name = name.unwrap_or(config.name);
+        config.zone = zone.or(config.zone).filter(|zone| !zone.is_empty());
+        config.cluster.advertise = advertise.or(config.cluster.advertise);
         config.check()?;
         Ok(config)
     }
@@ -221,13 +262,13 @@ impl Config {
         let paths = [
             &mut self.data_directory,
             &mut self.cluster.secret_file,
-            &mut self.cluster.leases.directory,
             &mut self.cluster.tls.ca,
             &mut self.cluster.tls.certificate,
             &mut self.cluster.tls.key,
             &mut self.admin.token_file,
         ];
-        for path in paths.into_iter().chain(tls.into_iter().flatten()) {
+        let leases = self.cluster.leases.directory.as_mut();
+        for path in paths.into_iter().chain(leases).chain(tls.into_iter().flatten()) {
             *path = base.join(&*path);
         }
     }
@@ -247,7 +288,7 @@ mod tests {
 
     #[test]
     fn the_example_is_valid_and_shows_the_defaults() {
-        let config = Config::parse(EXAMPLE).unwrap();
+        let config = Config::parse(EXAMPLE, &Identity::default()).unwrap();
         assert_eq!(config.replication.factor, ReplicationConfig::default().factor);
         assert_eq!(config.limits.message_bytes, Limits::default().message_bytes);
         assert_eq!(config.limits.idle_seconds, Limits::default().idle_seconds);
@@ -258,7 +299,7 @@ mod tests {
     fn error_of(from: &str, to: &str) -> String {
         let text = EXAMPLE.replacen(from, to, 1);
         assert_ne!(text, EXAMPLE, "{from} is not in the example");
-        Config::parse(&text).unwrap_err().to_string()
+        Config::parse(&text, &Identity::default()).unwrap_err().to_string()
     }
 
     #[test]
@@ -271,5 +312,28 @@ mod tests {
         assert!(error_of("zone:", "zoone:").contains("zoone"));
         assert!(error_of("imap: 127.0.0.1:1431", "imap: 127.0.0.1:2501").contains("listeners.imap"));
         assert!(error_of("dataDirectory: ./data/node-1", "").contains("dataDirectory"));
+    }
+
+    #[test]
+    fn leases_are_in_one_place() {
+        let both = "    directory: ./leases\n    kubernetes: { namespace: post }";
+        assert!(error_of("    directory: ./leases", both).contains("cluster.leases"));
+        assert!(error_of("    directory: ./leases", "    {}").contains("cluster.leases"));
+    }
+
+    #[test]
+    fn pods_share_a_file_and_get_their_names_from_outside() {
+        let text = EXAMPLE
+            .replace("name: node-1\n", "")
+            .replace("    directory: ./leases", "    kubernetes: { namespace: post }");
+        assert!(Config::parse(&text, &Identity::default()).unwrap_err().to_string().contains("name"));
+        let identity = Identity {
+            name: Some("mail-2".into()),
+            zone: Some(String::new()),
+            advertise: Some("mail-2.mail-nodes.post.svc:7001".into()),
+        };
+        let config = Config::parse(&text, &identity).unwrap();
+        assert_eq!((config.name.as_str(), config.zone.clone()), ("mail-2", None));
+        assert_eq!(config.advertised_rpc(), "mail-2.mail-nodes.post.svc:7001");
     }
 }
