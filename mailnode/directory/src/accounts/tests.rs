@@ -6,10 +6,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
+/// Version, token, value.
+type Stored = (u64, Token, Option<Bytes>);
+
 /// A database in memory that can be made to fail at a chosen call.
 #[derive(Default)]
 struct MemoryRecords {
-    map: Mutex<BTreeMap<Key, (u64, Token, Option<Bytes>)>>,
+    map: Mutex<BTreeMap<Key, Stored>>,
     /// Writes from this one on fail: those who made them died.
     fail_from: Mutex<Option<usize>>,
     writes: Mutex<usize>,

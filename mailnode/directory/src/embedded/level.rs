@@ -371,7 +371,7 @@ impl Embedded {
         let ballot = level.ballot;
         for (key, record) in &mut plan.records {
             record.settled = plan.newest.get(key).is_some_and(|newest| newest.settled);
-            if !record.settled && self.restamps() {
+            if !record.settled {
                 record.stamp.epoch = ballot.epoch;
             }
         }
@@ -402,17 +402,6 @@ impl Embedded {
             level.waiting = waiting;
             level.phase = Phase::Write { plan, queues };
         }
-    }
-
-    #[cfg(test)]
-    fn restamps(&self) -> bool {
-        !self.has_bug(super::PlantedBug::NoRestamp)
-    }
-
-    #[cfg(not(test))]
-    #[allow(clippy::unused_self)]
-    const fn restamps(&self) -> bool {
-        true
     }
 
     /// All replicas have what was unsettled.

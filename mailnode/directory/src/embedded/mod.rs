@@ -131,7 +131,7 @@ pub struct Embedded {
     pub(crate) planted_bug: Option<PlantedBug>,
     /// Tests look at a few buckets only.
     #[cfg(test)]
-    only: Option<std::collections::BTreeSet<Bucket>>,
+    only: Vec<Bucket>,
 }
 
 /// Errors put in on purpose, to see that the tests would find them.
@@ -142,8 +142,6 @@ pub(crate) enum PlantedBug {
     AnyEpoch,
     /// A bucket is levelled with whoever answers, however old their state.
     NoMarks,
-    /// States that may not have been committed are kept under their old epoch.
-    NoRestamp,
     /// A write counts as committed when the primary has it.
     NoReplicas,
 }
@@ -198,7 +196,7 @@ impl Embedded {
             #[cfg(test)]
             planted_bug: None,
             #[cfg(test)]
-            only: None,
+            only: Vec::new(),
         }
     }
 
@@ -226,11 +224,14 @@ impl Embedded {
     }
 
     /// The buckets whose primary we are.
+    #[cfg(not(test))]
     fn own_buckets(&self) -> impl Iterator<Item = Bucket> {
-        let buckets = self.map.buckets_of(self.me);
-        #[cfg(test)]
-        let buckets = buckets.filter(|bucket| self.only.as_ref().is_none_or(|only| only.contains(bucket)));
-        buckets
+        self.map.buckets_of(self.me)
+    }
+
+    #[cfg(test)]
+    fn own_buckets(&self) -> impl Iterator<Item = Bucket> {
+        self.only.iter().copied().filter(|bucket| self.map.manager(*bucket) == Some(self.me))
     }
 
     /// The nodes that have a bucket's records by the current view, the primary first.
