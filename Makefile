@@ -3,6 +3,8 @@
 #   make fmt lint deny    formatting, clippy, licences and sources of dependencies
 #   make unit             unit tests and protocol transcripts of all crates
 #   make e2e              real clients, real mail and the kill scenario, on a release build; ONLY='-k idle' for some of them
+#   make operator-e2e     the operator and Kubernetes Leases against a real kube-apiserver (not part of `make test` yet; needs Go)
+#   make crds             writes the copies of the CustomResourceDefinition
 #   make bench            the speed of a cluster here, beside Debian's Dovecot (not part of `make test`)
 
 SHELL = /bin/bash
@@ -13,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE = 1
 ONLY =
 
 .NOTPARALLEL:
-.PHONY: test install fmt lint deny unit e2e bench
+.PHONY: test install fmt lint deny unit e2e operator-e2e crds bench
 
 test: fmt install deny lint unit e2e
 
@@ -36,6 +38,14 @@ unit:
 e2e: install
 	cargo build --release --locked -p mailnode
 	cd e2e && $(TOOLS)/bin/python -m pytest $(ONLY)
+
+operator-e2e:
+	binaries=$$(operator/tests/apiserver/build.sh) && PRICKLE_APISERVER=$$binaries \
+	cargo test --locked -p operator -p lease-kubernetes --test api_server -- --include-ignored --nocapture
+
+crds:
+	cargo run --locked -p operator -- crd | tee crds/mailclusters.prickle.email.yaml manifests/crd.yaml \
+	>charts/prickle/crds/mailclusters.prickle.email.yaml
 
 bench: install
 	cargo build --release --locked -p mailnode

@@ -80,6 +80,7 @@ pub async fn reconcile(cluster: Arc<MailCluster>, context: Arc<Context>) -> Resu
     let namespace = Namespace { client: context.client.clone(), name: names::namespace(&cluster).to_owned() };
     let api: Api<MailCluster> = Api::namespaced(context.client.clone(), &namespace.name);
     let uid = cluster.metadata.uid.clone().unwrap_or_default();
+    let about = cluster.clone();
     let outcome = finalizer(&api, FINALIZER, cluster, |event| async {
         match event {
             finalizer::Event::Apply(cluster) => apply(&context, &namespace, &api, &cluster).await,
@@ -97,7 +98,10 @@ pub async fn reconcile(cluster: Arc<MailCluster>, context: Arc<Context>) -> Resu
             context.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
             context.metrics.passes.with_label_values(&["ok"]).inc();
         }
-        Err(error) => context.metrics.passes.with_label_values(&[error.reason()]).inc(),
+        Err(error) => {
+            context.metrics.passes.with_label_values(&[error.reason()]).inc();
+            context.event(&about, EventType::Warning, error.reason(), error.to_string()).await;
+        }
     }
     outcome
 }
@@ -165,7 +169,14 @@ async fn apply(
             pass.apply_children().await?;
             pass.prune().await?;
             pass.replace_lost_volumes().await?;
-            pass.stateful_set(existing.as_ref(), &mut situation, credentials, node_api.as_ref()).await?
+            pass.stateful_set(
+                existing.as_ref(),
+                &mut situation,
+                credentials,
+                node_api.as_ref(),
+                &mut findings,
+            )
+            .await?
         }
     };
     if let Some(node_api) = &node_api
@@ -291,17 +302,31 @@ impl Pass<'_> {
         situation: &mut Situation,
         credentials: &Credentials,
         node_api: Option<&NodeApi>,
+        findings: &mut Findings,
     ) -> Result<Decision, Error> {
         let cluster = self.cluster;
-        if let Some(existing) = existing
-            && volumes::grow(self.namespace, cluster, existing).await?
-        {
-            let note = format!("volumes grow to {}", cluster.spec.storage.size);
-            self.context.event(cluster, EventType::Normal, "VolumesGrow", note).await;
-        }
         let config = serde_json::to_string(&children::config::node_yaml(cluster)).unwrap_or_default();
         let hashes = Hashes { config: fingerprint(&[&config]), certificates: credentials.hash.clone() };
-        let size = cluster.spec.storage.size.as_str();
+        let mut size = cluster.spec.storage.size.as_str();
+        let unseen = Decision { step: Step::Nothing, waiting: Some(Waiting::TemplateUnseen) };
+        if let Some(existing) = existing {
+            if existing.metadata.deletion_timestamp.is_some() {
+                return Ok(unseen);
+            }
+            match volumes::grow(self.namespace, cluster, existing).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    let note = format!("volumes grow to {size}");
+                    self.context.event(cluster, EventType::Normal, "VolumesGrow", note).await;
+                    return Ok(unseen);
+                }
+                Err(Error::Refused(why)) => {
+                    findings.problem = Some(why);
+                    size = volumes::template_size(existing).unwrap_or(size);
+                }
+                Err(error) => return Err(error),
+            }
+        }
         let apply = async |replicas: i32| -> Result<StatefulSet, Error> {
             let child = stateful_set(cluster, replicas, size, &hashes);
             observe::typed(self.namespace.apply(&child).await?)

@@ -35,8 +35,8 @@ fn requested(spec: &k8s_openapi::api::core::v1::PersistentVolumeClaimSpec) -> Op
     Some(&spec.resources.as_ref()?.requests.as_ref()?.get("storage")?.0)
 }
 
-/// Brings all claims to the size of the spec, if the StatefulSet was made for another one. True if it did, and the
-/// StatefulSet is to be made anew.
+/// Brings all claims to the size of the spec, if the StatefulSet was made for another one. True if the StatefulSet
+/// was deleted, without its pods, to be made anew.
 pub async fn grow(
     namespace: &Namespace,
     cluster: &MailCluster,
@@ -47,19 +47,33 @@ pub async fn grow(
         return Ok(false);
     }
     for claim in claims(namespace, cluster).await? {
+        let phase = claim.status.and_then(|status| status.phase);
         let (Some(name), Some(spec)) = (claim.metadata.name, claim.spec) else { continue };
-        if requested(&spec) != Some(wanted) {
-            let patch = json!({ "spec": { "resources": { "requests": { "storage": wanted } } } });
-            let api = namespace.api(VOLUME_CLAIM);
-            api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
-                .await
-                .map_err(Error::kubernetes(format!("volume claim {name}")))?;
+        if requested(&spec) == Some(wanted) {
+            continue;
+        }
+        if phase.as_deref() != Some("Bound") {
+            return Err(Error::Refused(format!(
+                "{name} has no volume yet, so it cannot grow: waiting for one"
+            )));
+        }
+        let patch = json!({ "spec": { "resources": { "requests": { "storage": wanted } } } });
+        let patched =
+            namespace.api(VOLUME_CLAIM).patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+        match patched {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
+                return Err(Error::Refused(format!(
+                    "{name} cannot grow to {wanted}: {}; set storage.size back, or use a class that allows expansion",
+                    status.message
+                )));
+            }
+            Err(error) => return Err(Error::kubernetes(format!("volume claim {name}"))(error)),
         }
     }
     let orphan =
         DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
-    namespace.delete(STATEFUL_SET, names::of(cluster), existing.metadata.uid.clone(), orphan).await?;
-    Ok(true)
+    namespace.delete(STATEFUL_SET, names::of(cluster), existing.metadata.uid.clone(), orphan).await
 }
 
 /// Names of claims whose disk is gone.

@@ -21,7 +21,7 @@ mod watching;
 
 use cache::Cache;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use lease::{CoordinatorLease, LeaseError, LeaseService, MemberLease};
 use std::sync::Arc;
@@ -99,12 +99,11 @@ impl KubernetesLeases {
         Ok(service)
     }
 
-    /// Creates the object, or replaces it whatever it was.
+    /// Writes our own Lease, whatever it was before: nobody else does. One request, but for the first time.
     async fn put(&self, lease: Lease) -> Result<Lease, LeaseError> {
         let name = lease.metadata.name.clone().unwrap_or_default();
         let api = &self.0.api;
-        // No resourceVersion: only we write our own Lease.
-        match bounded(api.replace(&name, &PostParams::default(), &lease)).await? {
+        match bounded(api.patch(&name, &PatchParams::default(), &Patch::Merge(&lease))).await? {
             Ok(written) => Ok(written),
             Err(error) if code(&error) == Some(404) => {
                 bounded(api.create(&PostParams::default(), &lease)).await?.map_err(away)

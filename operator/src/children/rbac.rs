@@ -18,7 +18,7 @@ pub fn role(cluster: &MailCluster) -> Child {
     let rule = json!({
         "apiGroups": ["coordination.k8s.io"],
         "resources": ["leases"],
-        "verbs": ["get", "list", "watch", "create", "update", "delete"],
+        "verbs": ["list", "watch", "create", "update", "patch", "delete"],
     });
     child(cluster, ROLE, &names::headless(cluster), json!({ "rules": [rule] }))
 }

@@ -95,7 +95,7 @@ impl ApiServer {
             format!("--token-auth-file={}", path("tokens")),
             "--authorization-mode=RBAC".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-            format!("--service-account-key-file={}", path("accounts.key")),
+            format!("--service-account-key-file={}", path("ca.crt")),
             format!("--service-account-signing-key-file={}", path("accounts.key")),
             "--service-cluster-ip-range=198.18.0.0/24".to_owned(),
             // Pods of tests have no ServiceAccount controller behind them.

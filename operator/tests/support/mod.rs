@@ -1,0 +1,4 @@
+//! What the tests against a real API server share.
+
+pub mod kubelet;
+pub mod nodes;
