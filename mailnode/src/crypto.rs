@@ -75,10 +75,7 @@ impl Keys {
         sealed.extend_from_slice(tag.as_ref());
         let id = BlobId::of(&sealed);
         let key = self.wrap(&id, body_key)?;
-        Ok(SealedBody {
-            ciphertext: sealed.freeze(),
-            blob: BlobRef { id, size: body.len() as u64, key },
-        })
+        Ok(SealedBody { ciphertext: sealed.freeze(), blob: BlobRef { id, size: body.len() as u64, key } })
     }
 
     fn wrap(&self, id: &BlobId, mut body_key: [u8; 32]) -> Result<WrappedKey, CryptoError> {

@@ -6,8 +6,8 @@ use crate::node::Node;
 use crate::wire::{Failure, PendingEntry, Request, Response};
 use bytes::Bytes;
 use cluster::{
-    Entry, Flag, FolderId, Location, MailMap, NodeId, Progress, Register, ReplicaWrite, StoreCall,
-    Timestamp, UserId, placement,
+    Entry, Flag, FolderId, Location, MailMap, NodeId, Progress, Register, ReplicaWrite, StoreCall, Timestamp,
+    UserId, placement,
 };
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -32,7 +32,11 @@ pub struct Recipient {
 }
 
 /// Delivers one message. For each recipient: the entry that is on `minCopies` disks now, or why not.
-pub async fn deliver(node: &Arc<Node>, recipients: Vec<Recipient>, body: &[u8]) -> Vec<Result<Entry, Failure>> {
+pub async fn deliver(
+    node: &Arc<Node>,
+    recipients: Vec<Recipient>,
+    body: &[u8],
+) -> Vec<Result<Entry, Failure>> {
     let sealed = match node.keys.seal(body) {
         Ok(sealed) => sealed,
         Err(error) => return recipients.iter().map(|_| Err(Failure::Temporary(error.to_string()))).collect(),
@@ -46,7 +50,11 @@ pub async fn deliver(node: &Arc<Node>, recipients: Vec<Recipient>, body: &[u8]) 
             blob: sealed.blob.clone(),
             internal_date: recipient.internal_date.unwrap_or_else(wall_seconds),
             location: Location { folder: recipient.folder, at, uid: None },
-            flags: recipient.flags.iter().map(|flag| (flag.clone(), Register::new(true, at))).collect::<BTreeMap<_, _>>(),
+            flags: recipient
+                .flags
+                .iter()
+                .map(|flag| (flag.clone(), Register::new(true, at)))
+                .collect::<BTreeMap<_, _>>(),
             modseq: 0,
             replicas: Register::new(Vec::new(), at),
             expunged: None,
@@ -57,7 +65,13 @@ pub async fn deliver(node: &Arc<Node>, recipients: Vec<Recipient>, body: &[u8]) 
         .map(|recipient| {
             let candidates = node.topology.candidates(recipient.user);
             let copies = node.settings.replication.factor;
-            placement::choose(node.settings.placement, copies, &candidates, &recipient.mail_map, rand::random())
+            placement::choose(
+                node.settings.placement,
+                copies,
+                &candidates,
+                &recipient.mail_map,
+                rand::random(),
+            )
         })
         .collect();
     let outcomes = write(node, entries, orders, sealed.ciphertext).await;
@@ -127,7 +141,8 @@ async fn write(
         entry.replicas = Register::new(write.asked(index), node.clock.now());
         let node = node.clone();
         tokio::spawn(async move { take_back(&node, &entry).await });
-        outcomes.push(Err(Failure::Temporary("too few nodes could store the message; try again later".into())));
+        outcomes
+            .push(Err(Failure::Temporary("too few nodes could store the message; try again later".into())));
     }
     outcomes
 }

@@ -4,8 +4,8 @@
 use crate::admin::{NewDomain, NewUser};
 use crate::cli::DevOptions;
 use crate::config::{
-    AdminConfig, ClusterConfig, ClusterTls, Config, EmbeddedConfig, LeasesConfig, Limits, Listeners, LogConfig,
-    ReplicationConfig, UserDatabaseConfig,
+    AdminConfig, ClusterConfig, ClusterTls, Config, EmbeddedConfig, LeasesConfig, Limits, Listeners,
+    LogConfig, ReplicationConfig, UserDatabaseConfig,
 };
 use crate::running::{self, Credentials, RunningNode, StartError};
 use crate::wire::Failure;
@@ -42,9 +42,9 @@ fn kept_secret(path: &Path) -> Result<String, StartError> {
 
 fn config_of(options: &DevOptions, index: usize) -> Result<Config, StartError> {
     let offset = u16::try_from(index * 100).ok().and_then(|offset| options.base_port.checked_add(offset));
-    let base = offset.filter(|base| *base < 65_400).ok_or_else(|| {
-        StartError("--base-port: too high for so many nodes".into())
-    })?;
+    let base = offset
+        .filter(|base| *base < 65_400)
+        .ok_or_else(|| StartError("--base-port: too high for so many nodes".into()))?;
     let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, base + port));
     let name = format!("node-{}", index + 1);
     let zones = &options.zones;
@@ -108,7 +108,12 @@ pub async fn start(options: &DevOptions) -> Result<DevCluster, StartError> {
     let mut nodes = Vec::new();
     for index in 0..options.nodes {
         let config = config_of(options, index)?;
-        crate::files::make_node_certificate(data, &config.name, data, &["localhost".into(), "127.0.0.1".into()])?;
+        crate::files::make_node_certificate(
+            data,
+            &config.name,
+            data,
+            &["localhost".into(), "127.0.0.1".into()],
+        )?;
         let credentials = Credentials::load(&config)?;
         let node = running::start(&config, credentials, leases.clone()).await?;
         nodes.push((config, node));

@@ -90,7 +90,10 @@ impl Metrics {
         )?;
         registry.register(Box::new(delivery_seconds.clone()))?;
         Ok(Self {
-            delivered: counter("prickle_delivered_total", "Copies acknowledged to senders, one a recipient.")?,
+            delivered: counter(
+                "prickle_delivered_total",
+                "Copies acknowledged to senders, one a recipient.",
+            )?,
             delivery_failures: counter(
                 "prickle_delivery_failures_total",
                 "Copies that could not be stored on minCopies nodes.",
@@ -128,12 +131,18 @@ impl Metrics {
             epoch: gauge("prickle_view_epoch", "Epoch of the membership view.")?,
             members: gauges("prickle_members", "Members of the view by state.", &["state"])?,
             active_users: gauge("prickle_active_users", "Users whose soft state this node holds.")?,
-            pending_updates: gauge("prickle_pending_updates", "Update log rows that a peer has not acknowledged.")?,
+            pending_updates: gauge(
+                "prickle_pending_updates",
+                "Update log rows that a peer has not acknowledged.",
+            )?,
             log: LogMetrics {
                 commits: counter("prickle_log_commits_total", "Commits.")?,
                 fsyncs: counter("prickle_log_fsyncs_total", "Flushes of the log.")?,
                 bytes_written: counter("prickle_log_written_bytes_total", "Bytes appended.")?,
-                compacted_bytes: counter("prickle_log_compacted_bytes_total", "Bytes that compaction freed.")?,
+                compacted_bytes: counter(
+                    "prickle_log_compacted_bytes_total",
+                    "Bytes that compaction freed.",
+                )?,
                 live_bytes: gauge("prickle_log_live_bytes", "Bytes of live records.")?,
                 dead_bytes: gauge("prickle_log_dead_bytes", "Bytes of dead records, not yet compacted.")?,
                 corrupt_records: counter("prickle_log_corrupt_records_total", "Records found damaged.")?,
@@ -148,7 +157,10 @@ impl Metrics {
                 )?,
                 requests: counter("prickle_rpc_requests_total", "Requests from other nodes.")?,
                 bytes_sent: counter("prickle_rpc_sent_bytes_total", "Bytes sent to other nodes.")?,
-                bytes_received: counter("prickle_rpc_received_bytes_total", "Bytes received from other nodes.")?,
+                bytes_received: counter(
+                    "prickle_rpc_received_bytes_total",
+                    "Bytes received from other nodes.",
+                )?,
                 connections: gauge("prickle_rpc_connections", "Connections with other nodes now.")?,
                 refused: counter(
                     "prickle_rpc_refused_total",

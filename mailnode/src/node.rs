@@ -139,7 +139,9 @@ impl Node {
             Ok(answer) => {
                 self.membership.operation_succeeded(node);
                 decode(&answer.head, answer.body).map_err(|error| {
-                    CallError::Refused(Failure::Temporary(format!("answer to {name} not understood: {error}")))
+                    CallError::Refused(Failure::Temporary(format!(
+                        "answer to {name} not understood: {error}"
+                    )))
                 })
             }
             Err(error) => {
@@ -149,7 +151,11 @@ impl Node {
                 if !probe && !matches!(error, rpc::Error::Overloaded | rpc::Error::TooLarge { .. }) {
                     self.membership.operation_failed(node);
                 }
-                Err(if error.certainly_not_executed() { CallError::Away(node) } else { CallError::Unknown(node) })
+                Err(if error.certainly_not_executed() {
+                    CallError::Away(node)
+                } else {
+                    CallError::Unknown(node)
+                })
             }
         }
     }
@@ -292,13 +298,18 @@ impl Node {
     }
 
     /// Verifies recipients, all those of one manager in one call (DESIGN 2, step 2).
-    pub async fn verify(self: &Arc<Self>, users: &[UserId]) -> HashMap<UserId, Result<RecipientState, Failure>> {
+    pub async fn verify(
+        self: &Arc<Self>,
+        users: &[UserId],
+    ) -> HashMap<UserId, Result<RecipientState, Failure>> {
         let calls = self.by_manager(users.iter().copied()).into_iter().map(|users| async move {
             let Some(&first) = users.first() else { return Vec::new() };
             let request = |acting| Request::Recipients { users: users.clone(), acting };
             let answer = self.ask_manager(Bucket::of_user(first), request, SHORT_DEADLINE).await;
             match answer {
-                Ok(Response::Recipients(states)) => users.into_iter().zip(states.into_iter().map(Ok)).collect(),
+                Ok(Response::Recipients(states)) => {
+                    users.into_iter().zip(states.into_iter().map(Ok)).collect()
+                }
                 Ok(_) => Vec::new(),
                 Err(failure) => users.into_iter().map(|user| (user, Err(failure.clone()))).collect(),
             }

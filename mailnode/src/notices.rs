@@ -39,7 +39,8 @@ impl Notices {
         let topology = node.topology.now();
         let mut managers = self.lock();
         for entry in entries {
-            let Some(manager) = topology.user_map.manager_of(entry.user).filter(|id| Some(*id) != except) else {
+            let Some(manager) = topology.user_map.manager_of(entry.user).filter(|id| Some(*id) != except)
+            else {
                 continue;
             };
             let waiting = managers.entry(manager).or_insert_with(|| {
@@ -69,10 +70,11 @@ impl Notices {
                 let rest = waiting.entries.split_off(waiting.entries.len().min(PAGE));
                 (std::mem::replace(&mut waiting.entries, rest), std::mem::take(&mut waiting.lost))
             };
-            if lost && node.call(manager, Request::NoticesLost, DEADLINE).await.is_err() {
-                if let Some(waiting) = self.lock().get_mut(&manager) {
-                    waiting.lost = true;
-                }
+            if lost
+                && node.call(manager, Request::NoticesLost, DEADLINE).await.is_err()
+                && let Some(waiting) = self.lock().get_mut(&manager)
+            {
+                waiting.lost = true;
             }
             let request = Request::Notice { entries: page.clone(), number: false, acting: false };
             match node.call(manager, request, DEADLINE).await {

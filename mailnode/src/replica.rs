@@ -30,7 +30,9 @@ pub async fn store(node: &Arc<Node>, entries: Vec<PendingEntry>, body: Bytes) ->
     observe(node, &entries)?;
     let mut writes = Vec::with_capacity(entries.len() + 1);
     writes.push(Write::Blob { id, parts: body });
-    writes.extend(entries.into_iter().map(|pending| Write::Entry { entry: pending.entry, pending: pending.pending }));
+    writes.extend(
+        entries.into_iter().map(|pending| Write::Entry { entry: pending.entry, pending: pending.pending }),
+    );
     let outcomes = node.store.commit(writes, Durability::Synced).await.map_err(disk)?;
     node.notices.send(node, outcomes.into_iter().filter_map(news), None);
     Ok(())
@@ -59,7 +61,11 @@ fn observe(node: &Node, entries: &[PendingEntry]) -> Result<(), Failure> {
 ///
 /// # Errors
 /// As [`store`].
-pub async fn update(node: &Arc<Node>, from: NodeId, entries: Vec<PendingEntry>) -> Result<Vec<Updated>, Failure> {
+pub async fn update(
+    node: &Arc<Node>,
+    from: NodeId,
+    entries: Vec<PendingEntry>,
+) -> Result<Vec<Updated>, Failure> {
     observe(node, &entries)?;
     let mut outcomes = Vec::with_capacity(entries.len());
     let mut writes = Vec::with_capacity(entries.len());
@@ -76,25 +82,36 @@ pub async fn update(node: &Arc<Node>, from: NodeId, entries: Vec<PendingEntry>) 
             writes.push(Write::Entry { entry, pending: pending.pending });
         }
     }
-    let sent: Vec<u64> = writes.iter().filter_map(|write| match write {
-        Write::Entry { entry, .. } => Some(entry.digest()),
-        _ => None,
-    }).collect();
+    let sent: Vec<u64> = writes
+        .iter()
+        .filter_map(|write| match write {
+            Write::Entry { entry, .. } => Some(entry.digest()),
+            _ => None,
+        })
+        .collect();
     let committed = node.store.commit(writes, Durability::Synced).await.map_err(disk)?;
     let mut changed = Vec::new();
-    let mut stored = committed.into_iter().filter_map(|outcome| match outcome {
-        Outcome::Entry { changed: news, digest, entry, .. } => {
-            if news {
-                changed.push((*entry).clone());
+    let mut stored = committed
+        .into_iter()
+        .filter_map(|outcome| match outcome {
+            Outcome::Entry { changed: news, digest, entry, .. } => {
+                if news {
+                    changed.push((*entry).clone());
+                }
+                Some((digest, entry))
             }
-            Some((digest, entry))
-        }
-        _ => None,
-    }).zip(sent);
-    let outcomes = outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| match stored.next() {
-        Some(((digest, entry), sent)) if digest != sent => Updated::Newer(Box::new((*entry).clone())),
-        _ => Updated::Same,
-    })).collect();
+            _ => None,
+        })
+        .zip(sent);
+    let outcomes = outcomes
+        .into_iter()
+        .map(|outcome| {
+            outcome.unwrap_or_else(|| match stored.next() {
+                Some(((digest, entry), sent)) if digest != sent => Updated::Newer(Box::new((*entry).clone())),
+                _ => Updated::Same,
+            })
+        })
+        .collect();
     // The manager knows of the updates that it made itself.
     node.notices.send(node, changed, Some(from));
     Ok(outcomes)
@@ -157,7 +174,12 @@ pub async fn blob(node: &Node, id: BlobId) -> Result<Bytes, Failure> {
 }
 
 /// Serves what peers ask of this replica; other requests are not for it.
-pub async fn serve(node: &Arc<Node>, from: NodeId, request: Request, body: Bytes) -> Result<(Response, Bytes), Failure> {
+pub async fn serve(
+    node: &Arc<Node>,
+    from: NodeId,
+    request: Request,
+    body: Bytes,
+) -> Result<(Response, Bytes), Failure> {
     let response = match request {
         Request::Store { entries } => store(node, entries, body).await.map(|()| Response::Done)?,
         Request::Update { entries } => Response::Updated(update(node, from, entries).await?),

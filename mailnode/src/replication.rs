@@ -56,15 +56,14 @@ impl Replication {
         }
         let known: HashSet<NodeId> = node.topology.readable().into_iter().map(|(id, _)| id).collect();
         let reachable = by_node.iter().filter(|(replica, _)| known.contains(replica));
-        let calls = reachable.flat_map(|(&replica, indexes)| {
-            indexes.chunks(PAGE).map(move |page| (replica, page))
-        });
+        let calls =
+            reachable.flat_map(|(&replica, indexes)| indexes.chunks(PAGE).map(move |page| (replica, page)));
         let entries = &entries;
         let answers = join_all(calls.map(|(replica, page)| async move {
-            let updates = page.iter().filter_map(|&at| entries.get(at)).map(|entry| PendingEntry {
-                pending: others(entry, replica),
-                entry: entry.clone(),
-            });
+            let updates = page
+                .iter()
+                .filter_map(|&at| entries.get(at))
+                .map(|entry| PendingEntry { pending: others(entry, replica), entry: entry.clone() });
             let request = Request::Update { entries: updates.collect() };
             (replica, page, node.call(replica, request, DEADLINE).await)
         }))
@@ -222,10 +221,10 @@ async fn redeliver(node: &Arc<Node>, peer: NodeId) -> bool {
 /// The peer may lack the bodies of entries made while it was away. Bodies it has cost one small question.
 async fn send_bodies(node: &Arc<Node>, peer: NodeId, entries: Vec<Entry>) -> bool {
     let mut asked = HashSet::new();
-    let ids: Vec<_> =
-        entries.iter().map(|entry| entry.blob.id).filter(|id| asked.insert(*id)).collect();
+    let ids: Vec<_> = entries.iter().map(|entry| entry.blob.id).filter(|id| asked.insert(*id)).collect();
     let deadline = Duration::from_secs(5);
-    let Ok(Response::Missing(missing)) = node.call(peer, Request::Missing { blobs: ids }, deadline).await else {
+    let Ok(Response::Missing(missing)) = node.call(peer, Request::Missing { blobs: ids }, deadline).await
+    else {
         return false;
     };
     for id in missing {

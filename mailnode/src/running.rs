@@ -5,11 +5,11 @@ use crate::clock::NodeClock;
 use crate::config::{Config, Listeners};
 use crate::crypto::Keys;
 use crate::manager::Manager;
+use crate::manager::PASSWORD_CHECKS;
 use crate::membership::{self, MembershipHandle};
 use crate::metrics::Metrics;
 use crate::node::{Node, Settings};
 use crate::notices::Notices;
-use crate::manager::PASSWORD_CHECKS;
 use crate::peer_server::{self, PeerServer};
 use crate::replication::{self, Replication};
 use crate::sessions::Watchers;
@@ -150,8 +150,7 @@ fn open_store(directory: &Path) -> Result<Store, StartError> {
 }
 
 fn lease_of(config: &Config, incarnation: Incarnation) -> lease::MemberLease {
-    let addresses =
-        Addresses { rpc: config.advertised_rpc(), http: config.listeners.http.to_string() };
+    let addresses = Addresses { rpc: config.advertised_rpc(), http: config.listeners.http.to_string() };
     lease::MemberLease::new(&config.name, incarnation, addresses, config.zone.clone())
 }
 

@@ -88,7 +88,10 @@ impl Topology {
 
     pub fn load(&self, node: NodeId) -> Load {
         let loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
-        loads.get(&node).filter(|(_, at)| at.elapsed() < STALE_LOAD).map_or(Load::default(), |(load, _)| *load)
+        loads
+            .get(&node)
+            .filter(|(_, at)| at.elapsed() < STALE_LOAD)
+            .map_or(Load::default(), |(load, _)| *load)
     }
 
     pub fn manager_of(&self, user: UserId) -> Option<NodeId> {

@@ -42,7 +42,9 @@ impl From<AccountError> for Failure {
     fn from(error: AccountError) -> Self {
         match error {
             AccountError::NotFound | AccountError::Profile(ProfileError::NotFound) => Self::NotFound,
-            AccountError::AlreadyExists | AccountError::Profile(ProfileError::AlreadyExists) => Self::AlreadyExists,
+            AccountError::AlreadyExists | AccountError::Profile(ProfileError::AlreadyExists) => {
+                Self::AlreadyExists
+            }
             AccountError::Temporary(text) => Self::Temporary(text),
             AccountError::Invalid(_) | AccountError::Address(_) | AccountError::Profile(_) => {
                 Self::Invalid(error.to_string())

@@ -94,27 +94,62 @@ impl std::fmt::Debug for Password {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum UserOp {
-    Authenticate { password: Password },
+    Authenticate {
+        password: Password,
+    },
     /// The account's record was changed: read it again.
     Refresh,
     Folders,
-    CreateFolder { name: String, special_use: Option<directory::SpecialUse> },
-    DeleteFolder { name: String },
-    RenameFolder { from: String, to: String },
-    Subscribe { name: String, subscribed: bool },
-    Status { folder: FolderId },
-    Open { folder: FolderId },
-    Sync { folder: FolderId, since: u64 },
-    Store { folder: FolderId, uids: Vec<u32>, change: FlagChange, unchanged_since: Option<u64> },
-    Expunge { folder: FolderId, uids: Vec<u32> },
-    Copy { folder: FolderId, uids: Vec<u32>, target: FolderId, remove: bool },
+    CreateFolder {
+        name: String,
+        special_use: Option<directory::SpecialUse>,
+    },
+    DeleteFolder {
+        name: String,
+    },
+    RenameFolder {
+        from: String,
+        to: String,
+    },
+    Subscribe {
+        name: String,
+        subscribed: bool,
+    },
+    Status {
+        folder: FolderId,
+    },
+    Open {
+        folder: FolderId,
+    },
+    Sync {
+        folder: FolderId,
+        since: u64,
+    },
+    Store {
+        folder: FolderId,
+        uids: Vec<u32>,
+        change: FlagChange,
+        unchanged_since: Option<u64>,
+    },
+    Expunge {
+        folder: FolderId,
+        uids: Vec<u32>,
+    },
+    Copy {
+        folder: FolderId,
+        uids: Vec<u32>,
+        target: FolderId,
+        remove: bool,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Response {
     Done,
     Failed(Failure),
-    Probe { epoch: Epoch },
+    Probe {
+        epoch: Epoch,
+    },
     Recipients(Vec<RecipientState>),
     /// For each entry of an update, in order.
     Updated(Vec<Updated>),
@@ -122,7 +157,10 @@ pub enum Response {
     /// For each entry its UID, with the folder's UIDVALIDITY.
     Numbered(Vec<Option<Numbered>>),
     /// A page, and whether there are more.
-    Fragment { entries: Vec<Entry>, more: bool },
+    Fragment {
+        entries: Vec<Entry>,
+        more: bool,
+    },
     Blob,
     Users(Vec<(UserId, Bucket)>),
     User(UserReply),
@@ -303,8 +341,15 @@ pub fn encode<T: Serialize>(message: &T, bytes: Bytes) -> Result<(Bytes, Bytes),
 ///
 /// # Errors
 /// If a peer sent something that is not such a message.
-pub fn decode<T: serde::de::DeserializeOwned>(head: &Bytes, body: Bytes) -> Result<(T, Bytes), postcard::Error> {
-    if head.is_empty() { Ok((postcard::from_bytes(&body)?, Bytes::new())) } else { Ok((postcard::from_bytes(head)?, body)) }
+pub fn decode<T: serde::de::DeserializeOwned>(
+    head: &Bytes,
+    body: Bytes,
+) -> Result<(T, Bytes), postcard::Error> {
+    if head.is_empty() {
+        Ok((postcard::from_bytes(&body)?, Bytes::new()))
+    } else {
+        Ok((postcard::from_bytes(head)?, body))
+    }
 }
 
 #[cfg(test)]
@@ -321,7 +366,9 @@ mod tests {
         let long = Response::Users(vec![(UserId(u128::MAX), Bucket(1)); 10_000]);
         let (head, body) = encode(&long, Bytes::new()).unwrap();
         assert!(head.is_empty());
-        assert!(matches!(decode::<Response>(&head, body).unwrap().0, Response::Users(users) if users.len() == 10_000));
+        assert!(
+            matches!(decode::<Response>(&head, body).unwrap().0, Response::Users(users) if users.len() == 10_000)
+        );
 
         let (head, body) = encode(&Response::Blob, Bytes::from_static(b"ciphertext")).unwrap();
         assert_eq!(&decode::<Response>(&head, body).unwrap().1[..], b"ciphertext");

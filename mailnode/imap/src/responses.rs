@@ -55,11 +55,9 @@ impl<'a, O: Output> Responses<'a, O> {
 
     pub async fn flush(&mut self) -> io::Result<()> {
         self.push();
-        if self.pushed > 0 {
-            self.output.flush().await?;
-            self.pushed = 0;
-        }
-        Ok(())
+        self.pushed = 0;
+        // Also if nothing is new: what a pause held back was pushed by an earlier call.
+        self.output.flush().await
     }
 
     /// To be called between responses: waits for the client once enough is queued.

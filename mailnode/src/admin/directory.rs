@@ -132,7 +132,10 @@ pub async fn add_domain(State(state): State<AdminState>, Json(new): Json<NewDoma
     Ok(StatusCode::CREATED)
 }
 
-pub async fn remove_domain(State(state): State<AdminState>, Path(domain): Path<String>) -> Result<StatusCode> {
+pub async fn remove_domain(
+    State(state): State<AdminState>,
+    Path(domain): Path<String>,
+) -> Result<StatusCode> {
     state.node.users.remove_domain(&domain).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -150,7 +153,10 @@ pub async fn add_alias(State(state): State<AdminState>, Json(new): Json<Alias>) 
     Ok(StatusCode::CREATED)
 }
 
-pub async fn remove_alias(State(state): State<AdminState>, Path(address): Path<String>) -> Result<StatusCode> {
+pub async fn remove_alias(
+    State(state): State<AdminState>,
+    Path(address): Path<String>,
+) -> Result<StatusCode> {
     state.node.users.remove_alias(&address).await?;
     Ok(StatusCode::NO_CONTENT)
 }

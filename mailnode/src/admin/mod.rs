@@ -100,7 +100,8 @@ mod tests {
     fn every_route_is_described() {
         let described: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
         let source = include_str!("mod.rs");
-        let routes = source.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")?.split('"').next());
+        let routes =
+            source.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")?.split('"').next());
         let mut count = 0;
         for route in routes.filter(|route| *route != "/openapi.json") {
             assert!(described["paths"].get(route).is_some(), "{route} is not described");

@@ -141,7 +141,9 @@ fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'@' => out.push(byte as char),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'@' => {
+                out.push(byte as char)
+            }
             other => out.push_str(&format!("%{other:02X}")),
         }
     }
@@ -173,7 +175,10 @@ pub fn user(target: &Target, command: UserCommand) -> Result<(), CliError> {
             println!("id         {}", user.id);
             println!("addresses  {}", user.addresses.join(", "));
             println!("enabled    {}", user.enabled);
-            println!("quota      {}", if user.quota_bytes == 0 { "unlimited".into() } else { user.quota_bytes.to_string() });
+            println!(
+                "quota      {}",
+                if user.quota_bytes == 0 { "unlimited".into() } else { user.quota_bytes.to_string() }
+            );
             println!("folders    {}", user.folders.join(", "));
             Ok(())
         }
@@ -203,10 +208,16 @@ pub fn domain(target: &Target, command: DomainCommand) -> Result<(), CliError> {
 pub fn alias(target: &Target, command: AliasCommand) -> Result<(), CliError> {
     let client = Client::new(target)?;
     match command {
-        AliasCommand::Add { address, targets } => client.send("POST", "/v1/aliases", &Alias { address, targets }),
-        AliasCommand::List => client.pages("/v1/aliases", |alias: &Alias| alias.address.clone(), |alias| {
-            println!("{} -> {}", alias.address, alias.targets.join(", "));
-        }),
+        AliasCommand::Add { address, targets } => {
+            client.send("POST", "/v1/aliases", &Alias { address, targets })
+        }
+        AliasCommand::List => client.pages(
+            "/v1/aliases",
+            |alias: &Alias| alias.address.clone(),
+            |alias| {
+                println!("{} -> {}", alias.address, alias.targets.join(", "));
+            },
+        ),
         AliasCommand::Remove { address } => {
             client.call("DELETE", &format!("/v1/aliases/{}", escape(&address)), None).map(|_| ())
         }
@@ -227,7 +238,10 @@ pub fn cluster(target: &Target, command: ClusterCommand) -> Result<(), CliError>
         "under-replicated entries {}, pending updates {}",
         status.under_replicated_entries, status.pending_updates
     );
-    println!("{:<20} {:<9} {:<10} {:>7} {:>8} {:>6}  ADDRESS", "NAME", "STATE", "ZONE", "BUCKETS", "PENDING", "FULL");
+    println!(
+        "{:<20} {:<9} {:<10} {:>7} {:>8} {:>6}  ADDRESS",
+        "NAME", "STATE", "ZONE", "BUCKETS", "PENDING", "FULL"
+    );
     for member in &status.members {
         let load = member.node.as_ref().map(|node| node.load);
         println!(

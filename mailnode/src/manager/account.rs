@@ -103,6 +103,13 @@ pub async fn authenticate(
     Ok(UserReply::Done)
 }
 
+/// The work of a password check for a name that does not exist, so that its time does not tell.
+pub async fn pretend_to_check(node: &Arc<Node>, password: &str) {
+    let Ok(_slot) = node.password_slots.acquire().await else { return };
+    let password = password.to_owned();
+    let _ = tokio::task::spawn_blocking(move || directory::password::waste_time(&password)).await;
+}
+
 /// A change of the folder tree, and of the mail it concerns.
 pub async fn change_folders(node: &Arc<Node>, cell: &UserCell, op: UserOp) -> Result<(), Failure> {
     let mut mailbox = cell.mailbox.lock().await;

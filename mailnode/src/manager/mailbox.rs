@@ -52,7 +52,11 @@ impl Mailbox {
 ///
 /// # Errors
 /// If nothing can be read of a mailbox that should be there, or the profile cannot be had.
-pub async fn refresh(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbox) -> Result<Arc<Profile>, Failure> {
+pub async fn refresh(
+    node: &Arc<Node>,
+    cell: &UserCell,
+    mailbox: &mut Mailbox,
+) -> Result<Arc<Profile>, Failure> {
     {
         let mut incoming = lock(&cell.incoming);
         if std::mem::take(&mut incoming.overflowed) {
@@ -237,8 +241,9 @@ pub async fn uid_of(node: &Arc<Node>, cell: &UserCell, entry: &Entry) -> Result<
     let profile = refresh(node, cell, &mut mailbox).await?;
     let Some(known) = mailbox.index.entry(entry.id) else { return Ok(None) };
     let folder = profile.folders.get(&known.location.folder);
-    Ok(known.location.uid.zip(folder).map(|(uid, folder)| Numbered {
-        uid_validity: folder.uid_validity,
-        uid: uid.number,
-    }))
+    Ok(known
+        .location
+        .uid
+        .zip(folder)
+        .map(|(uid, folder)| Numbered { uid_validity: folder.uid_validity, uid: uid.number }))
 }

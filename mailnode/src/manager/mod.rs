@@ -5,7 +5,7 @@
 //! Operations on one mailbox are done one after the other under the user's lock; that is what sequences UIDs
 //! and MODSEQs. Whatever they change is durable on replicas before it is visible.
 
-mod account;
+pub mod account;
 mod fragments;
 mod mailbox;
 mod operations;

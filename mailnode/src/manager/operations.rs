@@ -67,7 +67,9 @@ pub async fn run(
             apply(node, cell, &mut mailbox, plan).await?;
             Ok(UserReply::Expunged(gone))
         }
-        UserOp::Copy { folder, uids, target, remove } => copy(node, cell, folder, &uids, target, remove).await,
+        UserOp::Copy { folder, uids, target, remove } => {
+            copy(node, cell, folder, &uids, target, remove).await
+        }
     }
 }
 

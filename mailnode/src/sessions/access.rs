@@ -1,9 +1,12 @@
 //! A logged-in user's mail as sessions see it: what IMAP and POP3 have in common.
 
 use crate::delivery::{self, Recipient};
+use crate::manager::account;
 use crate::node::Node;
 use crate::retrieval;
-use crate::wire::{Failure, FolderChanges, FolderInfo, FolderStatus, Message, Numbered, Opened, Password, UserOp, UserReply};
+use crate::wire::{
+    Failure, FolderChanges, FolderInfo, FolderStatus, Message, Numbered, Opened, Password, UserOp, UserReply,
+};
 use bytes::Bytes;
 use cluster::mailbox::FlagChange;
 use cluster::{Flag, FolderId, UserId};
@@ -46,7 +49,10 @@ impl Mail {
     async fn check(node: &Arc<Node>, name: &str, password: &str) -> Result<UserId, Failure> {
         let user = match node.users.login_name(name).await {
             Ok(user) => user,
-            Err(Failure::NotFound | Failure::Invalid(_)) => return Err(Failure::BadCredentials),
+            Err(Failure::NotFound | Failure::Invalid(_)) => {
+                account::pretend_to_check(node, password).await;
+                return Err(Failure::BadCredentials);
+            }
             Err(failure) => return Err(failure),
         };
         let op = UserOp::Authenticate { password: Password(password.to_owned()) };

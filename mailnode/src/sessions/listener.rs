@@ -98,11 +98,7 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
@@ -204,7 +200,8 @@ pub async fn serve(
             session,
             stopping: stopping.clone(),
         };
-        let span = tracing::info_span!("session", protocol = protocol.name(), id = format!("{session:016x}"), %peer);
+        let span =
+            tracing::info_span!("session", protocol = protocol.name(), id = format!("{session:016x}"), %peer);
         tokio::spawn(
             async move {
                 let _slot = slot;

@@ -57,7 +57,8 @@ impl Socket {
     /// Of the connection, or if the client takes nothing for three minutes.
     pub async fn flush(&mut self) -> io::Result<()> {
         while !self.queue.is_empty() {
-            let parts: Vec<IoSlice<'_>> = self.queue.iter().take(CHUNKS).map(|chunk| IoSlice::new(chunk)).collect();
+            let parts: Vec<IoSlice<'_>> =
+                self.queue.iter().take(CHUNKS).map(|chunk| IoSlice::new(chunk)).collect();
             let written = timeout(WRITE_LIMIT, self.stream.write_vectored(&parts)).await??;
             if written == 0 {
                 return Err(ErrorKind::WriteZero.into());

@@ -35,7 +35,11 @@ impl<T: Clone> Cache<T> {
     ///
     /// # Errors
     /// Those of `look_up`; [`Failure::NotFound`] is remembered for a shorter time, others are not.
-    pub async fn get(&self, name: &str, look_up: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    pub async fn get(
+        &self,
+        name: &str,
+        look_up: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
         let generation = {
             let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((at, answer)) = entries.map.get(name)

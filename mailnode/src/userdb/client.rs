@@ -58,7 +58,8 @@ impl Client {
         let order = state.user_map.order(key.bucket());
         let active: BTreeSet<NodeId> = order.iter().copied().collect();
         let rest = state.view.serving().map(|member| member.id).filter(|id| !active.contains(id));
-        let others = order.into_iter().chain(rest).filter(|&id| id != primary && !node.topology.is_avoided(id));
+        let others =
+            order.into_iter().chain(rest).filter(|&id| id != primary && !node.topology.is_avoided(id));
         for other in others.take(OTHERS) {
             // Only what is there is believed: others cannot know that there is nothing.
             if let Ok(EmbeddedResponse::Record { version, value: Some(value) }) =
@@ -77,7 +78,8 @@ impl Client {
         limit: usize,
     ) -> Result<Vec<(Key, Read)>, String> {
         let state = node.topology.now();
-        let primaries: BTreeSet<NodeId> = Bucket::all().filter_map(|bucket| state.user_map.manager(bucket)).collect();
+        let primaries: BTreeSet<NodeId> =
+            Bucket::all().filter_map(|bucket| state.user_map.manager(bucket)).collect();
         if primaries.is_empty() {
             return Err("this node knows no other yet".into());
         }
@@ -86,7 +88,8 @@ impl Client {
             after: after.map(Bytes::copy_from_slice),
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
         };
-        let answers = join_all(primaries.into_iter().map(|primary| ask(node, primary, request.clone(), WRITE))).await;
+        let answers =
+            join_all(primaries.into_iter().map(|primary| ask(node, primary, request.clone(), WRITE))).await;
         let mut merged = BTreeMap::new();
         for answer in answers {
             match answer {

@@ -50,7 +50,12 @@ impl Disk for StoreDisk<'_> {
         self.0.record(key).map_err(failed)
     }
 
-    fn records(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>, DiskError> {
+    fn records(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, DiskError> {
         self.0.records(prefix, after, limit).map_err(failed)
     }
 }
@@ -70,8 +75,9 @@ impl Machine {
         store: Store,
     ) -> Result<Arc<Self>, String> {
         let promises = match store.record(Promises::KEY).map_err(|error| error.to_string())? {
-            Some(bytes) => Promises::decode(&bytes)
-                .ok_or("the user database's promises are damaged, or written by a newer version of this program")?,
+            Some(bytes) => Promises::decode(&bytes).ok_or(
+                "the user database's promises are damaged, or written by a newer version of this program",
+            )?,
             None => Promises::default(),
         };
         let (writes, pending) = mpsc::channel(WRITES);

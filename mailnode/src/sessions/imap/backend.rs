@@ -1,7 +1,7 @@
 //! IMAP's view of a user's mail: the `imap` crate's traits, on [`Mail`].
 
-use crate::sessions::access::Mail;
 use crate::node::Node;
+use crate::sessions::access::Mail;
 use crate::wire::{Failure, FolderChanges, Message, Opened, UserOp};
 use bytes::Bytes;
 use cluster::mailbox::FlagChange;
