@@ -8,6 +8,7 @@ client does not know (the node died in it) may be there once or not at all; noth
 import hashlib
 import re
 import threading
+import time
 
 import clients
 
@@ -38,6 +39,18 @@ class Ledger:
         self.validity = {}
         self.uids = {}
         self.problems = []
+        #: What happened when, in seconds since the start: phases of a test, and when each id was acknowledged or numbered.
+        self.begun = time.monotonic()
+        self.phases = []
+        self.history = {}
+
+    def phase(self, name):
+        self.phases.append(f"{time.monotonic() - self.begun:.2f} {name}")
+
+    def _note(self, address, identity, what):
+        notes = self.history.setdefault((address, identity), [])
+        if len(notes) < 12:
+            notes.append(f"{time.monotonic() - self.begun:.2f} {what}")
 
     def attempt(self, address, identity):
         with self._lock:
@@ -47,6 +60,7 @@ class Ledger:
         with self._lock:
             self.uncertain.discard((address, identity))
             self.acknowledged[address, identity] = flags
+            self._note(address, identity, f"acknowledged {sorted(flags)}")
 
     def expunge(self, address, identity):
         with self._lock:
@@ -58,6 +72,8 @@ class Ledger:
         with self._lock:
             if self.validity.setdefault((address, folder), validity) != validity:
                 self.problems.append(f"UIDVALIDITY of {folder} of {address} changed to {validity}")
+            if (address, folder, uid) not in self.uids:
+                self._note(address, identity, f"seen as UID {uid} in {folder}")
             before = self.uids.setdefault((address, folder, uid), identity)
             if before != identity:
                 self.problems.append(f"UID {uid} in {folder} of {address} was {before} and is {identity}")
@@ -82,7 +98,7 @@ class Ledger:
             imap.logout()
             problems += self._differences(user.address, found)
         problems += self.problems
-        assert not problems, f"through {node}: {len(problems)} problems: {problems[:12]}"
+        assert not problems, f"through {node}: {len(problems)} problems: {problems[:12]}; phases: {self.phases}"
         return count
 
     @staticmethod
@@ -100,9 +116,9 @@ class Ledger:
                 continue
             places = found.get(identity, [])
             if len(places) != 1:
-                yield f"{identity} of {address} is there {len(places)} times: {places}"
+                yield f"{identity} of {address} is there {len(places)} times: {places}; {self.history[owner, identity]}"
             elif places[0][2] != flags:
-                yield f"{identity} of {address} has flags {set(places[0][2])}, not {set(flags)}"
+                yield f"{identity} of {address} has flags {set(places[0][2])}, not {set(flags)}; {self.history[owner, identity]}"
         for identity, places in found.items():
             if (address, identity) in self.expunged:
                 yield f"{identity} of {address} was expunged and is back: {places}"
@@ -114,4 +130,4 @@ class Ledger:
         for (_, folder, uid), identity in known.items():
             places = found.get(identity)
             if places and (folder, uid) not in [place[:2] for place in places]:
-                yield f"{identity} of {address} was UID {uid} in {folder} and is now {places}"
+                yield f"{identity} of {address} was UID {uid} in {folder} and is now {places}; {self.history[address, identity]}"

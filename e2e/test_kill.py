@@ -66,11 +66,13 @@ def kill_under_load(scene, victim, report):
     with load.running():
         time.sleep(4)
         load.retries.clear()
+        scene.ledger.phase(f"{victim} is killed")
         killed = time.monotonic()
         cluster.kill(victim)
         for node in survivors:
             eventually(f"{node} has {victim} out of its view", lambda: victim.name not in cluster.active(node), 10, every=0.02)
         out_of_view = time.monotonic() - killed
+        scene.ledger.phase(f"{victim} is out of all views")
         time.sleep(max(0.0, 6 - out_of_view))
         end = time.monotonic()
     gaps = {node.name: load.longest_gap(node, killed - 0.2, end) for node in survivors}
@@ -91,13 +93,17 @@ def return_under_load(scene, node, report):
     cluster, load = scene.cluster, scene.load
     begun = time.monotonic()
     with load.running():
+        scene.ledger.phase(f"{node} starts")
         cluster.start_node(node)
         for seer in cluster.nodes:
             eventually(f"{seer} sees {node} active", lambda: node.name in cluster.active(seer), 20)
         active = time.monotonic() - begun
+        scene.ledger.phase(f"{node} is active")
         time.sleep(3)
     stopped = time.monotonic()
+    scene.ledger.phase("the load pauses")
     cluster.settled()
+    scene.ledger.phase("all updates have settled")
     report(f"{node} returned: active after {active:.2f} s, caught up {time.monotonic() - stopped:.2f} s after the load")
     assert not load.failures, f"{len(load.failures)} commands failed twice: {load.failures[:8]}"
     scene.check()
