@@ -16,11 +16,15 @@
 //! | [`placement`] | which nodes take a new message | Porcupine, DESIGN 6 |
 //! | [`replica_write`] | a new message's way to `minCopies` disks | DESIGN 2 |
 //! | [`redelivery`] | when the update log is pushed to a peer | Porcupine, DESIGN 4 |
+//! | [`anti_entropy`] | what two nodes should both have and do not | DESIGN 4 |
+//! | [`healing`] | which entries need new replicas, where, and how fast | DESIGN 4 |
 //! | [`mailbox`] | UID and MODSEQ order of an active mailbox, plans for changes | DESIGN 4 |
 
+pub mod anti_entropy;
 pub mod clock;
 pub mod entry;
 pub mod fragment;
+pub mod healing;
 pub mod ids;
 pub mod mail_map;
 pub mod mailbox;

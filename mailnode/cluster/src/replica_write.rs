@@ -154,10 +154,8 @@ impl ReplicaWrite {
 
     /// All nodes that were asked: each may have it, now or later.
     pub fn asked(&self, recipient: usize) -> Vec<NodeId> {
-        let mut nodes = self.nodes(
-            recipient,
-            &[Attempt::Waiting, Attempt::Slow, Attempt::Acked, Attempt::Failed],
-        );
+        let mut nodes =
+            self.nodes(recipient, &[Attempt::Waiting, Attempt::Slow, Attempt::Acked, Attempt::Failed]);
         nodes.sort_unstable();
         nodes
     }

@@ -58,6 +58,11 @@ impl View {
         self.members.iter().filter(|member| member.state == MemberState::Active)
     }
 
+    /// Members that may yet return.
+    pub fn dead(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.state == MemberState::Dead)
+    }
+
     /// Members that can be read from: active or draining.
     pub fn serving(&self) -> impl Iterator<Item = &Member> {
         self.members

@@ -35,7 +35,10 @@ impl Membership {
         let mut members: Vec<Member> = Vec::new();
         for member in &self.view.members {
             let lease = self.leases.iter().find(|lease| lease.id() == member.id);
-            members.push(self.judge(member, lease, recently));
+            let judged = self.judge(member, lease, recently);
+            if judged.state != MemberState::Dead || !self.is_lost(member.id, now) {
+                members.push(judged);
+            }
         }
         for lease in self.leases.iter().filter(|lease| !lease.expired) {
             let id = lease.id();
@@ -47,6 +50,13 @@ impl Membership {
         }
         members.sort_by_key(|member| member.id);
         members
+    }
+
+    /// Dead for so long that it is replaced. If fewer than half of the members serve, nobody is.
+    fn is_lost(&self, id: NodeId, now: Duration) -> bool {
+        let over = |since: &Duration| now.saturating_sub(*since) >= self.timing.replace_after;
+        self.dead_since.get(&id).is_some_and(over)
+            && self.view.serving().count() * 2 >= self.view.members.len()
     }
 
     fn judge(&self, member: &Member, lease: Option<&ObservedLease>, recently: Duration) -> Member {

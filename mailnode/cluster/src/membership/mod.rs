@@ -9,6 +9,8 @@
 //! - Avoiding is local and cheap, expelling is the coordinator's. With the Lease service away nothing can be
 //!   published, so nobody is expelled, and dead peers are merely avoided.
 //! - A member that answers, however late, is not expelled.
+//! - A member that has been dead for `replace_after` is lost for good: it leaves the view, and its entries get new
+//!   replicas ([`crate::healing`]). Not while less than half of the members serve: that is an outage, which ends.
 
 mod coordinator;
 mod probing;
@@ -16,6 +18,7 @@ mod probing;
 use crate::ids::{Epoch, Incarnation, NodeId};
 use crate::view::{Addresses, Member, View};
 use probing::Peers;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Times, all adjustable; the defaults keep a killed node avoided for less than a second before it is known, and
@@ -41,6 +44,8 @@ pub struct Timing {
     pub settle: Duration,
     /// Without a renewal and without an answer from any peer for so long a node takes itself for cut off.
     pub isolation: Duration,
+    /// A member that has been dead for so long is lost for good.
+    pub replace_after: Duration,
 }
 
 impl Default for Timing {
@@ -58,6 +63,7 @@ impl Default for Timing {
             coordinator_renewal: millis(500),
             settle: millis(50),
             isolation: millis(3_000),
+            replace_after: Duration::from_secs(600),
         }
     }
 }
@@ -155,6 +161,9 @@ pub struct Membership {
     renewed: Duration,
     answered: Duration,
     isolated: bool,
+    /// Since when the view has had them dead. Every node keeps it, so that a new coordinator knows; after a
+    /// restart the time begins anew.
+    dead_since: BTreeMap<NodeId, Duration>,
     /// The view of an earlier life, until something newer is known.
     remembered: View,
     started: Duration,
@@ -180,6 +189,7 @@ impl Membership {
             renewed: now,
             answered: now,
             isolated: false,
+            dead_since: BTreeMap::new(),
             remembered,
             started: now,
         }
@@ -259,6 +269,7 @@ impl Membership {
                 self.differs_since = Some(now + self.timing.coordinator_renewal);
             }
         }
+        self.note_dead(now);
         self.coordinate(now, &mut effects);
         self.probe(now, &mut effects);
         self.check_isolation(now, &mut effects);
@@ -279,6 +290,14 @@ impl Membership {
         }
         self.view = view.clone();
         effects.push(Effect::Install(view));
+    }
+
+    fn note_dead(&mut self, now: Duration) {
+        let dead: Vec<NodeId> = self.view.dead().map(|member| member.id).collect();
+        self.dead_since.retain(|id, _| dead.contains(id));
+        for id in dead {
+            self.dead_since.entry(id).or_insert(now);
+        }
     }
 
     fn install_remembered(&mut self, effects: &mut Vec<Effect>) {

@@ -7,6 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 const MS: fn(u64) -> Duration = Duration::from_millis;
 const STEP: u64 = 10;
 
+fn timing() -> Timing {
+    Timing { replace_after: Duration::from_secs(60), ..Timing::default() }
+}
+
 struct Random(u64);
 impl Random {
     fn below(&mut self, bound: u64) -> u64 {
@@ -83,7 +87,7 @@ impl World {
         let machine = Machine {
             name: name.to_owned(),
             incarnation: Incarnation(self.now + 1),
-            core: Membership::new(id, Timing::default(), MS(self.now), remembered),
+            core: Membership::new(id, timing(), MS(self.now), remembered),
             up: true,
             next_renewal: self.now + self.random.below(1000),
             holds: None,
@@ -485,4 +489,53 @@ fn a_node_restarted_while_the_lease_service_is_away_goes_by_the_view_it_remember
     world.boot(&name);
     let all = world.ids();
     world.until(4_000, |world| world.agree_on(&all));
+}
+
+#[test]
+fn a_member_dead_for_replace_after_leaves_the_view_for_good_and_may_join_again() {
+    let mut world = formed(&["a", "b", "c", "d"]);
+    let coordinator = world.coordinator.0.unwrap();
+    let victim = *world.ids().iter().find(|id| **id != coordinator).unwrap();
+    let name = world.machines[&victim].name.clone();
+    world.kill(victim);
+    let known = |world: &World| world.machines[&coordinator].core.view().member(victim).is_some();
+    world.run(55_000);
+    assert!(known(&world), "it may yet return");
+    world.run(12_000);
+    assert!(world.up().all(|(_, machine)| machine.core.view().member(victim).is_none()));
+    world.boot(&name);
+    let all = world.ids();
+    world.until(8_000, |world| world.agree_on(&all));
+}
+
+#[test]
+fn a_new_coordinator_goes_on_counting_and_a_return_ends_it() {
+    let mut world = formed(&["a", "b", "c", "d", "e"]);
+    let coordinator = world.coordinator.0.unwrap();
+    let others: Vec<NodeId> = world.ids().into_iter().filter(|id| *id != coordinator).collect();
+    let (lost, back) = (others[0], others[1]);
+    let name = world.machines[&back].name.clone();
+    world.kill(lost);
+    world.kill(back);
+    world.run(45_000);
+    world.kill(coordinator);
+    world.boot(&name);
+    world.run(22_000);
+    let left = world.machines[&others[2]].core.view().clone();
+    assert!(left.member(lost).is_none());
+    assert!(left.member(coordinator).is_some_and(|member| member.state == MemberState::Dead));
+    assert!(left.active().any(|member| member.id == back));
+}
+
+#[test]
+fn in_an_outage_of_most_members_nobody_is_replaced() {
+    let mut world = formed(&["a", "b", "c"]);
+    let coordinator = world.coordinator.0.unwrap();
+    for id in world.ids() {
+        if id != coordinator {
+            world.kill(id);
+        }
+    }
+    world.run(80_000);
+    assert_eq!(world.machines[&coordinator].core.view().members.len(), 3);
 }
