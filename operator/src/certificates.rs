@@ -2,9 +2,10 @@
 //! the node's name) and one for the mail protocols. Pure but for the random source: the time comes from the caller.
 //!
 //! Rotation of the CA never breaks a connection, because it takes three steps and waits for all nodes in between:
-//! 1. a *next* CA is made and trusted by all; 2. when all nodes trust it, it becomes the *current* one and issues
-//! all certificates anew, while the *previous* one is still trusted; 3. when all nodes have new certificates, the
-//! previous one is forgotten.
+//! - a *next* CA is made and trusted by all;
+//! - when all nodes trust it, it becomes the *current* one and issues all certificates anew, while the *previous*
+//!   one is still trusted;
+//! - when all nodes have new certificates, the previous one is forgotten.
 
 use ring::digest::{SHA256, digest};
 use rpc::pki::{Authority, NodeNames, PkiError};

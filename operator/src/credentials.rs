@@ -13,10 +13,11 @@ use std::collections::BTreeMap;
 
 /// Validity of node certificates when the mail certificate comes from elsewhere.
 const NODE_VALIDITY_DAYS: u64 = 365;
+/// The nodes refuse shorter ones.
+const SHORTEST_TOKEN: usize = 16;
 
 /// What the rest of a pass needs to know.
 pub struct Credentials {
-    pub admin_token: String,
     /// Of all that pods read at their start. A change means a restart.
     pub hash: String,
 }
@@ -31,7 +32,7 @@ pub async fn ensure(
     rolled_out: Option<&str>,
 ) -> Result<Credentials, Error> {
     let secret = cluster_secret(namespace, cluster).await?;
-    let admin_token = admin_token(namespace, cluster).await?;
+    admin_token(namespace, cluster).await?;
     let stored = stored_authorities(namespace, cluster).await?;
     let mail_now = mail_certificate(namespace, cluster).await?;
     // All nodes trust the stored CAs if they run with a hash that was made of them.
@@ -76,7 +77,7 @@ pub async fn ensure(
             ))
         })?
     };
-    Ok(Credentials { admin_token, hash: hash(&authorities, &node_tls.batch, &mail, &secret) })
+    Ok(Credentials { hash: hash(&authorities, &node_tls.batch, &mail, &secret) })
 }
 
 /// The certificate of the mail ports, whoever issued it.
@@ -147,17 +148,18 @@ async fn mail_certificate(namespace: &Namespace, cluster: &MailCluster) -> Resul
     })
 }
 
-async fn admin_token(namespace: &Namespace, cluster: &MailCluster) -> Result<String, Error> {
-    let name = names::admin_token(cluster);
-    let known = namespace.get(SECRET, &name).await?.and_then(|secret| data(&secret).remove("token"));
-    match known.filter(|token| token.len() >= 16) {
-        Some(token) => Ok(token),
-        None => {
-            let token = random_hexadecimal();
-            namespace.apply(&secrets::admin_token(cluster, &token)).await?;
-            Ok(token)
-        }
+/// The token of the admin API, if there is one: enough to ask the nodes, and changes nothing.
+pub async fn known_token(namespace: &Namespace, cluster: &MailCluster) -> Result<Option<String>, Error> {
+    let secret = namespace.get(SECRET, &names::admin_token(cluster)).await?;
+    let token = secret.and_then(|secret| data(&secret).remove("token"));
+    Ok(token.filter(|token| token.len() >= SHORTEST_TOKEN))
+}
+
+async fn admin_token(namespace: &Namespace, cluster: &MailCluster) -> Result<(), Error> {
+    if known_token(namespace, cluster).await?.is_none() {
+        namespace.apply(&secrets::admin_token(cluster, &random_hexadecimal())).await?;
     }
+    Ok(())
 }
 
 /// A fingerprint of the cluster secret. Made once; whoever else makes one first wins.

@@ -137,7 +137,6 @@ async fn apply(
     let newest = existing.as_ref().and_then(observe::newest_revision).unwrap_or_default().to_owned();
     let seen: Vec<gate::Pod> = pods.iter().filter_map(|pod| observe::pod(cluster, pod, &newest)).collect();
 
-    // Without the token no node can be asked, which is an answer, too.
     let prepared = if cluster.spec.paused {
         None
     } else {
@@ -153,9 +152,8 @@ async fn apply(
             Err(error) => return Err(error),
         }
     };
-    let node_api = prepared
-        .as_ref()
-        .map(|credentials| NodeApi::new(observe::admin_addresses(&pods), credentials.admin_token.clone()));
+    let token = credentials::known_token(namespace, cluster).await?;
+    let node_api = token.map(|token| NodeApi::new(observe::admin_addresses(&pods), token));
     let report = match &node_api {
         Some(node_api) if !pods.is_empty() => observe::report(node_api).await,
         _ => Err("no node runs".into()),
@@ -181,6 +179,7 @@ async fn apply(
     };
     if let Some(node_api) = &node_api
         && situation.report.is_ok()
+        && !cluster.spec.paused
     {
         add_domains(context, cluster, node_api).await?;
     }

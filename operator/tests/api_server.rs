@@ -15,7 +15,7 @@ use operator::controller::{self, Settings};
 use operator::crd::{ConditionStatus, MailCluster};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -39,6 +39,7 @@ async fn a_mail_cluster_lives_on_a_real_api_server() {
     story.volumes_grow().await;
     story.a_lost_volume_is_replaced().await;
     story.optional_objects_come_and_go().await;
+    story.a_given_certificate_is_waited_for_and_used().await;
     story.paused_means_hands_off().await;
     story.nodes_that_cannot_drain_stay().await;
     story.an_operator_killed_in_a_scale_down_is_continued_by_the_next(operator).await;
@@ -467,11 +468,41 @@ impl Story {
         self.settled().await;
     }
 
+    async fn a_given_certificate_is_waited_for_and_used(&self) {
+        let before = self.uids().await;
+        self.patch(json!({ "tls": { "selfSigned": null, "secret": { "name": "public" } } })).await;
+        eventually("the status names the Secret", || async {
+            let waiting = self.cluster().await.status.unwrap().waiting_for;
+            waiting.is_some_and(|text| text.contains("Secret public") && text.contains("does not exist"))
+        })
+        .await;
+        stays("the nodes go on", || async { self.uids().await == before }).await;
+        let pem = BTreeMap::from([("tls.crt", "certificate"), ("tls.key", "key")]);
+        let secret = json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": { "name": "public", "namespace": NAMESPACE },
+            "stringData": pem,
+        });
+        apply(&self.admin, &secret).await.unwrap();
+        eventually("all nodes have it", || async {
+            let pods = self.pods.list(&ListParams::default()).await.unwrap().items;
+            let mounts = |pod: &Pod| json!(pod).to_string().contains("\"secretName\":\"public\"");
+            pods.len() == 3 && pods.iter().all(mounts)
+        })
+        .await;
+        self.settled().await;
+    }
+
     async fn paused_means_hands_off(&self) {
         self.patch(json!({ "paused": true, "nodes": 4 })).await;
         eventually("paused", || async { self.is("Progressing", ConditionStatus::False, "Paused").await })
             .await;
         stays("nothing changes", || async { self.replicas().await == 3 }).await;
+        assert!(
+            self.is("Degraded", ConditionStatus::False, "AllCopiesThere").await,
+            "the nodes are still asked"
+        );
         self.patch(json!({ "paused": false, "nodes": 3 })).await;
         self.settled().await;
     }

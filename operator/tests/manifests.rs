@@ -95,3 +95,30 @@ fn samples_are_of_the_current_type() {
         }
     }
 }
+
+/// Every `prickle_...` name in a text.
+fn metrics(text: &str) -> Vec<String> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let words = text.split(|c: char| !is_part(c)).filter(|word| word.starts_with("prickle_"));
+    words.map(|word| word.trim_end_matches("_bucket").to_owned()).collect()
+}
+
+#[test]
+fn alerts_dashboard_and_samples_use_metrics_that_nodes_have() {
+    let nodes = metrics(&read("mailnode/src/metrics.rs"));
+    let operator = metrics(&read("operator/src/metrics.rs"));
+    for file in [
+        "operator/src/children/monitoring.rs",
+        "manifests/monitoring/dashboard.json",
+        "manifests/samples/autoscaling-keda.yaml",
+        "manifests/samples/autoscaling-metrics.yaml",
+    ] {
+        let used = metrics(&read(file));
+        assert!(!used.is_empty(), "{file}");
+        for metric in used {
+            assert!(nodes.contains(&metric) || operator.contains(&metric), "{file}: {metric}");
+        }
+    }
+    let dashboard: Value = serde_json::from_str(&read("manifests/monitoring/dashboard.json")).unwrap();
+    assert!(dashboard["panels"].as_array().is_some_and(|panels| panels.len() >= 8));
+}

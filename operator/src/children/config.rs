@@ -16,7 +16,10 @@ pub struct Listener {
     pub port: u16,
 }
 
-const LISTENERS: [(Listener, fn(&ListenersSpec) -> bool); 8] = [
+/// Whether the spec offers it.
+type Offered = fn(&ListenersSpec) -> bool;
+
+const LISTENERS: [(Listener, Offered); 8] = [
     (Listener { name: "smtp", pod_port: 2525, port: 25 }, |on| on.smtp),
     (Listener { name: "submission", pod_port: 2587, port: 587 }, |on| on.submission),
     (Listener { name: "submissions", pod_port: 2465, port: 465 }, |on| on.submissions),
