@@ -1,5 +1,6 @@
 //! Garbage collection by leases (DESIGN 7): a body that no live entry here refers to lives until its lease
-//! ends; a tombstone until its lifetime has passed and no peer waits for it.
+//! ends; a tombstone until its lifetime has passed and no peer waits for it, and likewise the memory of an entry
+//! that has other replicas now.
 //!
 //! The index has the ends of leases and the times of tombstones in order, so a pass looks only at what is due.
 //! The writer decides: what was renewed or revived since the look stays. Dropping a body writes nothing to the

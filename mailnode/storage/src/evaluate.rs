@@ -203,8 +203,8 @@ impl Evaluation<'_> {
                 Ok(())
             }
             Operation::CollectTombstone { user, entry } => {
-                let settled = |row: &EntryRow| !row.entry.is_live() && row.pending.is_empty();
-                if self.staging.entry(*user, *entry)?.is_some_and(|row| settled(&row)) {
+                let row = self.staging.entry(*user, *entry)?;
+                if row.is_some_and(|row| !self.staging.holds(&row.entry) && row.pending.is_empty()) {
                     self.forget(*user, *entry)?;
                 }
                 Ok(())

@@ -18,12 +18,14 @@
 //! | [`evaluate`], [`staging`] | what a commit does to log and index; replay is the same |
 //! | [`scan`], [`recovery`], [`verify`] | reading the log back |
 //! | [`compaction`], [`collect`] | getting rid of what is dead |
+//! | [`healing`] | what anti-entropy, re-replication and scrubbing ask |
 
 mod collect;
 mod compaction;
 pub mod disk;
 mod error;
 mod evaluate;
+mod healing;
 pub mod index;
 mod options;
 mod prepare;

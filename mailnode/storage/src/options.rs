@@ -1,5 +1,6 @@
 //! Settings of a store, with defaults for a mail node.
 
+use cluster::NodeId;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -28,6 +29,10 @@ impl fmt::Debug for Clock {
 
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Whose disk this is. An entry whose replica set does not name it is no copy: it is remembered like
+    /// a tombstone, so that nobody's older version makes a copy of it again, and keeps no body. None: all are
+    /// copies. Must not change in the life of an index.
+    pub node: Option<NodeId>,
     /// A segment is closed when it would pass this many bytes. A larger batch gets a segment of its own.
     pub segment_bytes: u32,
     /// Largest body, in bytes.
@@ -59,6 +64,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            node: None,
             segment_bytes: 64 << 20,
             max_blob_bytes: 128 << 20,
             queue_bytes: 64 << 20,

@@ -15,8 +15,8 @@ use crate::index::Index;
 use crate::options::Options;
 use crate::record::{Chain, KIND_BLOB, Record, SEGMENT_HEADER};
 use crate::rows::{
-    BLOBS, BlobRow, COUNTS, POSITION, Place, Position, REMOVED, SEGMENTS, blob_of_key, number, number_of_key,
-    removed_key,
+    BLOBS, BlobRow, COUNTS, DIGESTS, POSITION, Place, Position, REMOVED, SEGMENTS, blob_of_key, number,
+    number_of_key, parse_digest_key, removed_key,
 };
 use crate::scan::{Found, Group, SegmentReader};
 use crate::segments::{Segments, file_name, parse_file_name};
@@ -78,7 +78,8 @@ pub fn recover(disk: &dyn Disk, index: &dyn Index, options: &Options) -> Result<
         disk,
         index,
         due,
-        staging: Staging::new(index, due),
+        node: options.node,
+        staging: Staging::new(index, options.node, due),
         accounts,
         claimed,
         position: known,
@@ -163,6 +164,12 @@ fn load_accounts(index: &dyn Index) -> Result<Accounts> {
         accounts.pending.extend(number_of_key(key).map(NodeId).zip(number(row)));
         true
     })?;
+    index.scan(DIGESTS, DIGESTS, &mut |key, row| {
+        if let Some(((peer, bucket), leaf)) = parse_digest_key(key).zip(number(row)) {
+            accounts.digests.entry(peer).or_default().toggle(bucket, leaf);
+        }
+        true
+    })?;
     Ok(accounts)
 }
 
@@ -170,6 +177,7 @@ struct Walk<'a> {
     disk: &'a dyn Disk,
     index: &'a dyn Index,
     due: u64,
+    node: Option<NodeId>,
     staging: Staging<'a>,
     accounts: Accounts,
     /// The last group that the index says it has, which was acknowledged for certain.
@@ -370,7 +378,7 @@ impl Walk<'_> {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let staging = std::mem::replace(&mut self.staging, Staging::new(self.index, self.due));
+        let staging = std::mem::replace(&mut self.staging, Staging::new(self.index, self.node, self.due));
         if staging.is_empty() {
             return Ok(());
         }

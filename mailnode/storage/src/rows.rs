@@ -7,13 +7,14 @@
 //! | `u` bucket user | nothing: the user has an entry here |
 //! | `p` peer user entry | nothing: the peer waits for the entry (update log) |
 //! | `b` blob | [`BlobRow`] |
-//! | `f` blob user entry | nothing: the live entry refers to the blob |
+//! | `f` blob user entry | nothing: the live entry, of which this node is a replica, refers to the blob |
 //! | `g` time blob | nothing: the blob's lease ends then, unless an entry refers to it |
-//! | `t` time user entry | nothing: tombstone since then (Unix seconds) |
+//! | `t` time user entry | nothing: tombstone, or copy no more, since then (Unix seconds) |
 //! | `r` key | [`ValueRow`]: a record of the user database |
 //! | `s` segment | bytes that are alive in it |
 //! | `x` segment | nothing: all alive was moved out of it, its file goes |
 //! | `c` peer | number of `p` rows of the peer |
+//! | `d` peer bucket | digest of the live entries of the bucket that both this node and the peer should have |
 //!
 //! Numbers in keys are big-endian, so that rows sort by them. [`FORMAT`] changes with the layout; an index of
 //! another format is rebuilt from the log.
@@ -23,7 +24,7 @@ use crate::record::{Chain, EntryRecord, Fields};
 use bytes::{BufMut, Bytes, BytesMut};
 use cluster::{BlobId, Bucket, Entry, EntryId, NodeId, UserId};
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 pub const POSITION: &[u8] = b"m";
 
@@ -280,6 +281,7 @@ pub fn value_key(name: &[u8]) -> Bytes {
 pub const SEGMENTS: &[u8] = b"s";
 pub const REMOVED: &[u8] = b"x";
 pub const COUNTS: &[u8] = b"c";
+pub const DIGESTS: &[u8] = b"d";
 
 pub fn segment_key(segment: u64) -> Bytes {
     key(&[SEGMENTS, &segment.to_be_bytes()])
@@ -291,6 +293,22 @@ pub fn removed_key(segment: u64) -> Bytes {
 
 pub fn count_key(peer: NodeId) -> Bytes {
     key(&[COUNTS, &peer.to_bytes()])
+}
+
+pub fn digest_key(peer: NodeId, bucket: Bucket) -> Bytes {
+    key(&[DIGESTS, &peer.to_bytes(), &bucket.0.to_be_bytes()])
+}
+
+pub fn parse_digest_key(key: &[u8]) -> Option<(NodeId, Bucket)> {
+    let mut fields = Fields(key.strip_prefix(DIGESTS)?);
+    Some((NodeId::from_bytes(fields.take()?), Bucket(u16::from_be_bytes(fields.take()?))))
+}
+
+pub const ENTRIES: &[u8] = b"e";
+
+/// Prefix of a bucket's entries.
+pub fn entries_key(bucket: Bucket) -> Bytes {
+    key(&[ENTRIES, &bucket.0.to_be_bytes()])
 }
 
 /// The number in a key that is one byte and a number.

@@ -8,11 +8,13 @@ use crate::error::{Error, Result};
 use crate::index::{Change, Index};
 use crate::record::EntryRecord;
 use crate::rows::{
-    BlobRow, EntryRow, POSITION, Position, ValueRow, blob_key, count_key, entry_key, fragment_key, lease_key,
-    pending_key, reference_key, references_key, removed_key, segment_key, tombstone_key, user_key, value_key,
+    BlobRow, EntryRow, POSITION, Position, ValueRow, blob_key, count_key, digest_key, entry_key,
+    fragment_key, lease_key, pending_key, reference_key, references_key, removed_key, segment_key,
+    tombstone_key, user_key, value_key,
 };
 use bytes::Bytes;
-use cluster::{BlobId, Entry, EntryId, NodeId, UserId};
+use cluster::anti_entropy::DigestTree;
+use cluster::{BlobId, Bucket, Entry, EntryId, NodeId, UserId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Sums over rows that are asked for often: kept in memory, and as rows of the index.
@@ -22,15 +24,25 @@ pub struct Accounts {
     pub live: BTreeMap<u64, u64>,
     /// Rows of the update log by peer.
     pub pending: BTreeMap<NodeId, u64>,
+    /// What a peer and this node should both have, by peer.
+    pub digests: BTreeMap<NodeId, DigestTree>,
+}
+
+/// Is this live entry a copy of the node's?
+pub fn holds(node: Option<NodeId>, entry: &Entry) -> bool {
+    entry.is_live() && node.is_none_or(|node| entry.replicas.value.contains(&node))
 }
 
 pub struct Staging<'a> {
     index: &'a dyn Index,
+    node: Option<NodeId>,
     rows: BTreeMap<Bytes, Option<Bytes>>,
     bytes: usize,
     live: BTreeMap<u64, i64>,
     removed: Vec<u64>,
     pending: BTreeMap<NodeId, i64>,
+    /// What is toggled in the digests.
+    digests: BTreeMap<(NodeId, Bucket), u64>,
     /// Bodies whose leases may have begun or ended.
     touched: BTreeSet<BlobId>,
     /// End of a lease that begins now, Unix seconds.
@@ -38,14 +50,16 @@ pub struct Staging<'a> {
 }
 
 impl<'a> Staging<'a> {
-    pub fn new(index: &'a dyn Index, due: u64) -> Self {
+    pub fn new(index: &'a dyn Index, node: Option<NodeId>, due: u64) -> Self {
         Self {
             index,
+            node,
             rows: BTreeMap::new(),
             bytes: 0,
             live: BTreeMap::new(),
             removed: Vec::new(),
             pending: BTreeMap::new(),
+            digests: BTreeMap::new(),
             touched: BTreeSet::new(),
             due,
         }
@@ -58,6 +72,10 @@ impl<'a> Staging<'a> {
     /// Bytes of the rows, about.
     pub const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    pub fn holds(&self, entry: &Entry) -> bool {
+        holds(self.node, entry)
     }
 
     pub fn entry(&self, user: UserId, entry: EntryId) -> Result<Option<EntryRow>> {
@@ -73,6 +91,8 @@ impl<'a> Staging<'a> {
         self.account(row.place.segment, row.bytes as i64);
         self.wait(user, id, before.map_or(&[], |row| &row.pending), &row.pending);
         self.refer(before.map(|row| &row.entry), Some(&row.entry));
+        before.into_iter().for_each(|row| self.toggle(row));
+        self.toggle(row);
         self.put(entry_key(user, id), row.to_bytes(meta));
         let first = before.is_none() && self.read(&user_key(user))?.is_none();
         if first {
@@ -87,6 +107,7 @@ impl<'a> Staging<'a> {
         self.account(row.place.segment, -(row.bytes as i64));
         self.wait(user, id, &row.pending, &[]);
         self.refer(Some(&row.entry), None);
+        self.toggle(row);
         self.remove(entry_key(user, id));
         let last = !self.any(&fragment_key(user))?;
         if last {
@@ -202,6 +223,14 @@ impl<'a> Staging<'a> {
                 self.put(count_key(peer), Bytes::copy_from_slice(&count.to_le_bytes()));
             }
         }
+        for ((peer, bucket), change) in std::mem::take(&mut self.digests) {
+            let leaf = accounts.digests.entry(peer).or_default().toggle(bucket, change);
+            match leaf {
+                _ if change == 0 => {}
+                0 => self.remove(digest_key(peer, bucket)),
+                leaf => self.put(digest_key(peer, bucket), Bytes::copy_from_slice(&leaf.to_le_bytes())),
+            }
+        }
         if let Some(position) = position {
             self.put(Bytes::from_static(POSITION), position.to_bytes());
         }
@@ -240,8 +269,9 @@ impl<'a> Staging<'a> {
     }
 
     fn refer(&mut self, before: Option<&Entry>, after: Option<&Entry>) {
-        let live = |entry: &&Entry| entry.is_live();
-        match (before.filter(live), after.filter(live)) {
+        let node = self.node;
+        let held = |entry: &&Entry| holds(node, entry);
+        match (before.filter(held), after.filter(held)) {
             (None, Some(entry)) => {
                 self.put(reference_key(entry.blob.id, entry.user, entry.id), Bytes::new());
                 self.touched.insert(entry.blob.id);
@@ -253,13 +283,24 @@ impl<'a> Staging<'a> {
             _ => {}
         }
         let tombstone = |entry: &Entry| {
-            let since = entry.expunged?.unix_millis() / 1_000;
+            let moved = (!holds(node, entry)).then_some(entry.replicas.at);
+            let since = entry.expunged.or(moved)?.unix_millis() / 1_000;
             Some(tombstone_key(since, entry.user, entry.id))
         };
         let (before, after) = (before.and_then(tombstone), after.and_then(tombstone));
         if before != after {
             before.into_iter().for_each(|key| self.remove(key));
             after.into_iter().for_each(|key| self.put(key, Bytes::new()));
+        }
+    }
+
+    /// Adds the entry to the digests of its other replicas, or takes it away: the same operation.
+    fn toggle(&mut self, row: &EntryRow) {
+        if self.holds(&row.entry) {
+            let bucket = Bucket::of_user(row.entry.user);
+            for &peer in row.entry.replicas.value.iter().filter(|&&peer| Some(peer) != self.node) {
+                *self.digests.entry((peer, bucket)).or_default() ^= row.digest;
+            }
         }
     }
 

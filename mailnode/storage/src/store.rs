@@ -11,6 +11,7 @@ use crate::rows::{
     pending_key, user_of_key, value_key,
 };
 use crate::shared::Shared;
+use crate::staging::holds;
 use crate::threads::Threads;
 use crate::verify::{Verification, verify};
 use crate::write::{Durability, Outcome, Write};
@@ -63,7 +64,7 @@ impl Store {
         Ok((Self { threads: Arc::new(Threads::start(Arc::new(shared))?) }, recovery))
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         self.threads.shared()
     }
 
@@ -103,11 +104,13 @@ impl Store {
         Ok(outcomes.into_iter().next().unwrap_or_default())
     }
 
+    /// All that this node knows of an entry, copy or not.
     pub fn entry(&self, user: UserId, entry: EntryId) -> Result<Option<Entry>> {
         let row = self.shared().index.read(&entry_key(user, entry))?;
         Ok(row.map(|row| EntryRow::parse(&row)).transpose()?.map(|row| row.entry))
     }
 
+    /// Copies and tombstones.
     pub fn fragment(&self, user: UserId) -> Result<Fragment> {
         let mut fragment = Fragment::new(user);
         self.visit_entries(user, None, &mut |entry| {
@@ -143,6 +146,7 @@ impl Store {
                 return true;
             }
             match EntryRow::parse(row) {
+                Ok(row) if row.entry.is_live() && !self.holds(&row.entry) => true,
                 Ok(row) => visit(row.entry),
                 Err(error) => {
                     outcome = Err(error);
@@ -151,6 +155,11 @@ impl Store {
             }
         })?;
         outcome
+    }
+
+    /// Is this live entry a copy of this node's?
+    pub fn holds(&self, entry: &Entry) -> bool {
+        holds(self.shared().options.node, entry)
     }
 
     /// Users of a bucket with a fragment here.

@@ -60,7 +60,7 @@ impl Writer {
         let due = now.saturating_add(shared.options.lease.as_secs()).max(1);
         let position = self.end.max(SEGMENT_HEADER as u64);
         let mut evaluation = Evaluation {
-            staging: Staging::new(&*shared.index, due),
+            staging: Staging::new(&*shared.index, shared.options.node, due),
             group: GroupBuilder::default(),
             segment: self.segment,
             sequence: self.sequence,

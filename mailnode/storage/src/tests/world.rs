@@ -4,6 +4,7 @@ use crate::{
     Clock, Durability, Index, MemoryDisk, MemoryIndex, Options, Outcome, Recovery, Result, Store, Write,
 };
 use bytes::Bytes;
+use cluster::anti_entropy::DigestTree;
 use cluster::{
     BlobId, BlobRef, Entry, EntryId, Flag, FolderId, Location, NodeId, Register, Timestamp, UserId,
     WrappedKey,
@@ -18,12 +19,14 @@ use std::task::{Context, Poll, Waker};
 
 /// Unix seconds at which the tests begin.
 pub const START: u64 = 1_700_000_000;
+pub const ME: NodeId = NodeId(1);
 pub const PEERS: [NodeId; 2] = [NodeId(21), NodeId(22)];
 
 /// Small segments, no threads, a clock that the test sets.
 pub fn options(time: &Arc<AtomicU64>) -> Options {
     let time = time.clone();
     Options {
+        node: Some(ME),
         segment_bytes: 4_000,
         threads: false,
         clock: Clock(Arc::new(move || time.load(Ordering::Relaxed))),
@@ -145,7 +148,7 @@ impl Model {
         self.bodies = self
             .entries
             .values()
-            .filter(|(entry, _)| entry.is_live())
+            .filter(|(entry, _)| is_copy(entry))
             .filter_map(|(entry, _)| Some((entry.blob.id, self.written.get(&entry.blob.id)?.clone())))
             .collect();
     }
@@ -160,7 +163,9 @@ impl Model {
             let user = UserId(number);
             let stored: Vec<Entry> = store.fragment(user).unwrap().entries().cloned().collect();
             let of_user = self.entries.iter().filter(|((owner, _), _)| *owner == user);
-            let model: Vec<Entry> = of_user.map(|(_, (entry, _))| entry.clone()).collect();
+            let shown = of_user.map(|(_, (entry, _))| entry);
+            let shown = shown.filter(|entry| !entry.is_live() || is_copy(entry));
+            let model: Vec<Entry> = shown.cloned().collect();
             if stored != model {
                 return differ("fragment", &stored, &model);
             }
@@ -176,6 +181,17 @@ impl Model {
             let model: Vec<EntryId> = waits.map(|((_, entry), _)| *entry).collect();
             if stored != model || store.pending_count(peer) != model.len() as u64 {
                 return differ("pending", &(stored, store.pending_count(peer)), &model);
+            }
+        }
+        for peer in PEERS {
+            let mut model = DigestTree::default();
+            for (entry, _) in self.entries.values() {
+                if is_copy(entry) && entry.replicas.value.contains(&peer) {
+                    model.toggle(cluster::Bucket::of_user(entry.user), entry.digest());
+                }
+            }
+            if store.digests(peer) != model {
+                return differ("digests", &store.digests(peer).root(), &model.root());
             }
         }
         let stored: BTreeMap<Vec<u8>, Bytes> = store
@@ -197,12 +213,16 @@ impl Model {
     }
 }
 
+pub fn is_copy(entry: &Entry) -> bool {
+    entry.is_live() && entry.replicas.value.contains(&ME)
+}
+
 /// A commit of one of the kinds that a node makes.
 pub fn random_commit(random: &mut StdRng, model: &Model) -> Vec<Write> {
     let known: Vec<&Entry> = model.entries.values().map(|(entry, _)| entry).collect();
     let pick = |random: &mut StdRng| known.get(random.random_range(0..known.len().max(1))).copied().cloned();
     let at = stamp(((START + random.random_range(1..1_000)) * 1_000) << 16);
-    match (random.random_range(0..10), pick(random)) {
+    match (random.random_range(0..11), pick(random)) {
         (0..=3, _) | (_, None) => {
             let length = random.random_range(1..900);
             let body = body(random.random_range(0..40), length);
@@ -228,6 +248,11 @@ pub fn random_commit(random: &mut StdRng, model: &Model) -> Vec<Write> {
             let entries = known.iter().map(|entry| (entry.user, entry.id, entry.digest())).take(5);
             let stale = (entry.user, entry.id, 1);
             vec![Write::Retire { peer, entries: entries.chain([stale]).collect() }]
+        }
+        (9, Some(mut entry)) => {
+            let value = if random.random() { vec![PEERS[0], PEERS[1]] } else { vec![ME, PEERS[1]] };
+            entry.replicas = Register::new(value, stamp(at.ticks + random.random_range(0..1 << 16)));
+            vec![put(&entry, &PEERS[1..])]
         }
         (8, Some(entry)) => vec![Write::Forget { user: entry.user, entry: entry.id }],
         _ => {
