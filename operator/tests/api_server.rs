@@ -4,25 +4,17 @@
 mod apiserver;
 mod support;
 
-use apiserver::{ApiServer, OPERATOR_NAMESPACE};
+use apiserver::ApiServer;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
-use kube::core::GroupVersionKind;
-use kube::discovery::{ApiResource, pinned_kind};
-use kube::{Client, ResourceExt};
-use operator::controller::{self, Settings};
 use operator::crd::{ConditionStatus, MailCluster};
-use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use support::nodes::FakeCluster;
+use support::story::{NAMESPACE, Story, apply, documents, eventually, mail_cluster, stays};
 use tokio::task::JoinHandle;
-
-const NAMESPACE: &str = "post";
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs kube-apiserver and etcd: make operator-e2e"]
@@ -47,150 +39,7 @@ async fn a_mail_cluster_lives_on_a_real_api_server() {
     story.many_clusters().await;
 }
 
-struct Story {
-    admin: Client,
-    as_operator: Client,
-    clusters: Api<MailCluster>,
-    sets: Api<StatefulSet>,
-    pods: Api<Pod>,
-    nodes: FakeCluster,
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-fn documents(path: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(root().join(path)).unwrap();
-    serde_yaml::Deserializer::from_str(&text).map(|document| Value::deserialize(document).unwrap()).collect()
-}
-
-/// Waits until `look` says yes, at most 40 seconds, and says how long it took.
-async fn eventually<F: Future<Output = bool>>(what: &str, mut look: impl FnMut() -> F) {
-    let started = Instant::now();
-    while !look().await {
-        assert!(started.elapsed() < Duration::from_secs(40), "never: {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    eprintln!("{:>6} ms  {what}", started.elapsed().as_millis());
-}
-
-/// `look` stays true for two seconds.
-async fn stays<F: Future<Output = bool>>(what: &str, mut look: impl FnMut() -> F) {
-    let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(2) {
-        assert!(look().await, "changed: {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-async fn apply(client: &Client, object: &Value) -> Result<(), kube::Error> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let (group, version) = match object["apiVersion"].as_str().unwrap().split_once('/') {
-        Some((group, version)) => (group, version),
-        None => ("", object["apiVersion"].as_str().unwrap()),
-    };
-    let kind = GroupVersionKind::gvk(group, version, &text(&object["kind"]));
-    let (resource, capabilities): (ApiResource, _) = pinned_kind(client, &kind).await?;
-    let namespace = object["metadata"]["namespace"].as_str().unwrap_or(NAMESPACE);
-    let api: Api<DynamicObject> = match capabilities.scope {
-        kube::discovery::Scope::Cluster => Api::all_with(client.clone(), &resource),
-        kube::discovery::Scope::Namespaced => Api::namespaced_with(client.clone(), namespace, &resource),
-    };
-    let parameters = PatchParams::apply("test").force();
-    api.patch(&text(&object["metadata"]["name"]), &parameters, &Patch::Apply(object)).await.map(drop)
-}
-
-fn mail_cluster(name: &str, spec: Value) -> Value {
-    json!({
-        "apiVersion": "prickle.email/v1alpha1",
-        "kind": "MailCluster",
-        "metadata": { "name": name, "namespace": NAMESPACE },
-        "spec": spec,
-    })
-}
-
 impl Story {
-    async fn begin(server: &ApiServer) -> Self {
-        let admin = server.admin().await;
-        for namespace in [NAMESPACE, OPERATOR_NAMESPACE] {
-            let namespace =
-                json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } });
-            apply(&admin, &namespace).await.unwrap();
-        }
-        for file in
-            ["manifests/crd.yaml", "manifests/operator/rbac.yaml", "manifests/operator/deployment.yaml"]
-        {
-            for document in documents(file) {
-                apply(&admin, &document).await.unwrap();
-            }
-        }
-        let as_operator = server.operator().await;
-        let nodes = FakeCluster::default();
-        nodes.with(|inner| inner.can_drain = true);
-        support::kubelet::play(admin.clone(), NAMESPACE, nodes.clone());
-        let api = Self {
-            clusters: Api::namespaced(admin.clone(), NAMESPACE),
-            sets: Api::namespaced(admin.clone(), NAMESPACE),
-            pods: Api::namespaced(admin.clone(), NAMESPACE),
-            admin,
-            as_operator,
-            nodes,
-        };
-        eventually("the CRD is served", || async { api.clusters.list(&ListParams::default()).await.is_ok() })
-            .await;
-        api
-    }
-
-    async fn start_operator(&self, identity: &str) -> JoinHandle<Result<(), String>> {
-        let settings = Settings {
-            namespaces: Vec::new(),
-            own_namespace: OPERATOR_NAMESPACE.into(),
-            identity: identity.into(),
-            http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        };
-        tokio::spawn(controller::run(self.as_operator.clone(), settings, std::future::pending()))
-    }
-
-    async fn cluster(&self) -> MailCluster {
-        self.clusters.get("mail").await.unwrap()
-    }
-
-    async fn patch(&self, spec: Value) {
-        let patch = json!({ "spec": spec });
-        self.clusters.patch("mail", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
-    }
-
-    /// Status and reason of a condition of the newest generation.
-    async fn condition(&self, kind: &str) -> Option<(ConditionStatus, String)> {
-        let cluster = self.cluster().await;
-        let generation = cluster.metadata.generation.unwrap();
-        let conditions = cluster.status?.conditions;
-        let condition = conditions.into_iter().find(|condition| condition.kind == kind)?;
-        (condition.observed_generation == generation).then_some((condition.status, condition.reason))
-    }
-
-    async fn is(&self, kind: &str, status: ConditionStatus, reason: &str) -> bool {
-        self.condition(kind).await == Some((status, reason.to_owned()))
-    }
-
-    async fn settled(&self) {
-        eventually("settled", || async {
-            self.is("Ready", ConditionStatus::True, "AllNodesReady").await
-                && self.is("Progressing", ConditionStatus::False, "UpToDate").await
-        })
-        .await;
-    }
-
-    async fn replicas(&self) -> i32 {
-        self.sets.get("mail").await.unwrap().spec.replicas.unwrap()
-    }
-
-    async fn uids(&self) -> BTreeSet<String> {
-        let parameters = ListParams::default().labels("app.kubernetes.io/instance=mail");
-        self.pods.list(&parameters).await.unwrap().items.iter().filter_map(ResourceExt::uid).collect()
-    }
-
     async fn samples_are_accepted_and_bad_specs_refused(&self) {
         let create = async |spec: Value| {
             let cluster: MailCluster = serde_json::from_value(mail_cluster("try", spec)).unwrap();

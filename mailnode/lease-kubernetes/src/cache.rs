@@ -1,6 +1,7 @@
 //! What the watch told us, and what we wrote ourselves, whichever is newer.
 
 use crate::object;
+use cluster::View;
 use k8s_openapi::api::coordination::v1::Lease;
 use lease::{CoordinatorLease, MemberLease};
 use std::collections::BTreeMap;
@@ -21,12 +22,21 @@ struct State {
     members: BTreeMap<String, MemberLease>,
     /// As it is on the API server, with its resourceVersion.
     coordinator: Option<Lease>,
+    /// By the names of their objects.
+    views: BTreeMap<String, View>,
     /// A list that is under way replaces all at its end.
-    list: Option<(BTreeMap<String, MemberLease>, Option<Lease>)>,
+    list: Option<Listed>,
     /// When the watch last told us anything; None before the first list.
     news: Option<Instant>,
     /// Duration of our own Lease, whose renewals are news, too.
     own_duration: Option<Duration>,
+}
+
+#[derive(Default)]
+struct Listed {
+    members: BTreeMap<String, MemberLease>,
+    coordinator: Option<Lease>,
+    views: BTreeMap<String, View>,
 }
 
 impl Default for Cache {
@@ -47,23 +57,25 @@ impl Cache {
     }
 
     pub fn list_begins(&self) {
-        self.lock().list = Some(Default::default());
+        self.lock().list = Some(Listed::default());
     }
 
     pub fn list_item(&self, prefix: &str, lease: Lease) {
         let mut state = self.lock();
-        let Some((members, coordinator)) = &mut state.list else { return };
+        let Some(listed) = &mut state.list else { return };
         if let Some(member) = object::member(prefix, &lease) {
-            members.insert(member.name.clone(), member);
+            listed.members.insert(member.name.clone(), member);
         } else if is_coordinator(prefix, &lease) {
-            *coordinator = Some(lease);
+            listed.coordinator = Some(lease);
+        } else {
+            listed.views.extend(object::view(prefix, &lease));
         }
     }
 
     pub fn list_ends(&self) {
         let mut state = self.lock();
-        if let Some((members, coordinator)) = state.list.take() {
-            (state.members, state.coordinator) = (members, coordinator);
+        if let Some(Listed { members, coordinator, views }) = state.list.take() {
+            (state.members, state.coordinator, state.views) = (members, coordinator, views);
         }
         state.news = Some(Instant::now());
         self.listed.send_replace(true);
@@ -88,6 +100,8 @@ impl Cache {
             state.members.remove(&member.name);
         } else if is_coordinator(prefix, lease) {
             state.coordinator = None;
+        } else if let Some(name) = &lease.metadata.name {
+            state.views.remove(name);
         }
     }
 
@@ -114,7 +128,15 @@ impl Cache {
     pub fn coordinator(&self) -> Result<Option<CoordinatorLease>, &'static str> {
         let state = self.lock();
         state.check_news()?;
-        Ok(state.coordinator.as_ref().and_then(object::coordinator))
+        let Some(known) = state.coordinator.as_ref().and_then(object::coordinator) else { return Ok(None) };
+        // An object is made before it is pointed to, and a watch keeps that order. If a person deleted it, the
+        // coordinator publishes its view again.
+        let view = known.view.as_ref().and_then(|name| state.views.get(name)).cloned().unwrap_or_default();
+        Ok(Some(known.with(view)))
+    }
+
+    pub fn views(&self) -> BTreeMap<String, View> {
+        self.lock().views.clone()
     }
 
     pub fn coordinator_object(&self) -> Option<Lease> {
@@ -135,10 +157,12 @@ impl State {
                 self.members.insert(member.name.clone(), member);
             }
         } else if is_coordinator(prefix, &lease) {
-            let version = |lease: &Lease| object::coordinator(lease).map(|lease| lease.version);
+            let version = |lease: &Lease| object::coordinator(lease).map(|known| known.version);
             if self.coordinator.as_ref().and_then(version) <= version(&lease) {
                 self.coordinator = Some(lease);
             }
+        } else {
+            self.views.extend(object::view(prefix, &lease));
         }
     }
 

@@ -3,7 +3,10 @@
 //! Objects, all in one namespace, for the prefix (cluster) `mail`:
 //! - `mail.node.<name>`: a node's own Lease. What Kubernetes' fields cannot say (addresses, zone, incarnation) is
 //!   JSON in the annotation `prickle.email/member`;
-//! - `mail.coordinator`: the coordinator Lease. The published view is JSON in the annotation `prickle.email/view`.
+//! - `mail.coordinator`: the coordinator Lease. It is renewed often and heard by all, so it is small: the view is apart;
+//! - `mail.view-<random>`: Lease without a holder that carries the published view as JSON in the annotation
+//!   `prickle.email/view` and never changes. A view is published by making a new one and then pointing to it by
+//!   compare-and-set, so that Lease and view change as one; the ones before are deleted afterwards.
 //!   All annotations of one object may have 256 KiB together: enough for a view of some 900 nodes. A larger one is
 //!   refused here with a message that says so; clusters are not made that large (the operator's limit is 500).
 //!
@@ -143,13 +146,17 @@ impl LeaseService for KubernetesLeases {
 
     async fn write_coordinator(&self, expected: u64, lease: CoordinatorLease) -> Result<(), LeaseError> {
         let lease = CoordinatorLease { version: expected + 1, ..lease };
-        let (prefix, api) = (&self.0.prefix, &self.0.api);
-        let known = self.0.cache.coordinator_object();
-        let known_version = known.as_ref().and_then(object::coordinator).map_or(0, |known| known.version);
-        if known_version != expected {
+        let (prefix, api, cache) = (&self.0.prefix, &self.0.api, &self.0.cache);
+        let known = cache.coordinator_object();
+        let pointer = known.as_ref().and_then(object::coordinator);
+        if pointer.as_ref().map_or(0, |pointer| pointer.version) != expected {
             return Err(LeaseError::Conflict);
         }
-        let object = object::of_coordinator(prefix, &lease, known.as_ref()).map_err(away)?;
+        let before = cache.views();
+        let current = pointer.and_then(|pointer| pointer.view);
+        let same = current.as_ref().and_then(|name| before.get(name)).is_some_and(|view| *view == lease.view);
+        let view = if same { current } else { self.make_view(&lease).await? };
+        let object = object::of_coordinator(prefix, &lease, view.clone(), known.as_ref()).map_err(away)?;
         let name = object::coordinator_name(prefix);
         let written = match known {
             None => bounded(api.create(&PostParams::default(), &object)).await?,
@@ -157,12 +164,50 @@ impl LeaseService for KubernetesLeases {
         };
         match written {
             Ok(written) => {
-                self.0.cache.written(prefix, written);
+                cache.written(prefix, written);
+                if !same {
+                    // Whoever made these has lost against us, or came before us.
+                    self.forget(before.into_keys().collect());
+                }
                 Ok(())
             }
-            // 404: it was deleted under us; the watch will say so.
-            Err(error) if matches!(code(&error), Some(404 | 409)) => Err(LeaseError::Conflict),
-            Err(error) => Err(away(error)),
+            Err(error) => {
+                if !same {
+                    self.forget(view.into_iter().collect());
+                }
+                // 404: it was deleted under us; the watch will say so.
+                let lost = matches!(code(&error), Some(404 | 409));
+                Err(if lost { LeaseError::Conflict } else { away(error) })
+            }
         }
+    }
+}
+
+impl KubernetesLeases {
+    /// Returns its name; none for the empty view.
+    async fn make_view(&self, lease: &CoordinatorLease) -> Result<Option<String>, LeaseError> {
+        if lease.view == cluster::View::default() {
+            return Ok(None);
+        }
+        let object = object::of_view(&self.0.prefix, &lease.view).map_err(away)?;
+        let made = bounded(self.0.api.create(&PostParams::default(), &object)).await?.map_err(away)?;
+        let name = made.metadata.name.clone();
+        self.0.cache.written(&self.0.prefix, made);
+        Ok(name)
+    }
+
+    /// Deletes views that nothing points to, in the background; one that stays costs a little room only, and is
+    /// tried again with the next view.
+    fn forget(&self, views: Vec<String>) {
+        let api = self.0.api.clone();
+        tokio::spawn(async move {
+            for view in views {
+                if let Ok(Err(error)) = bounded(api.delete(&view, &DeleteParams::default())).await
+                    && code(&error) != Some(404)
+                {
+                    tracing::debug!(%error, view, "old view not deleted");
+                }
+            }
+        });
     }
 }

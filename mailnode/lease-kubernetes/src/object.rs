@@ -43,6 +43,11 @@ pub fn coordinator_name(prefix: &str) -> String {
     format!("{prefix}.coordinator")
 }
 
+/// Kubernetes adds something random.
+fn view_prefix(prefix: &str) -> String {
+    format!("{prefix}.view-")
+}
+
 pub fn selector(prefix: &str) -> String {
     format!("{CLUSTER_LABEL}={prefix}")
 }
@@ -84,34 +89,45 @@ pub fn member(prefix: &str, object: &Lease) -> Option<MemberLease> {
     (object.metadata.name.as_deref() == Some(&member_name(prefix, &lease.name))).then_some(lease)
 }
 
-/// What the annotation adds to the object's own fields.
-#[derive(Serialize, Deserialize)]
+/// What the annotation of the coordinator Lease says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Coordinator {
-    holder: Option<String>,
-    incarnation: cluster::Incarnation,
-    duration_millis: u64,
-    version: u64,
+pub struct Coordinator {
+    pub holder: Option<String>,
+    pub incarnation: cluster::Incarnation,
+    pub duration_millis: u64,
+    pub version: u64,
+    /// Name of the object with the view; None: nothing was published yet.
+    pub view: Option<String>,
 }
 
-/// `known`: what it replaces, whose resourceVersion it carries.
+impl Coordinator {
+    pub fn with(self, view: View) -> CoordinatorLease {
+        CoordinatorLease {
+            holder: self.holder,
+            incarnation: self.incarnation,
+            duration_millis: self.duration_millis,
+            version: self.version,
+            view,
+        }
+    }
+}
+
+/// `view`: name of its object. `known`: what it replaces, whose resourceVersion it carries.
 pub fn of_coordinator(
     prefix: &str,
     lease: &CoordinatorLease,
+    view: Option<String>,
     known: Option<&Lease>,
 ) -> Result<Lease, ObjectError> {
-    let view = serde_json::to_string(&lease.view)?;
-    if view.len() > LARGEST_VIEW {
-        return Err(ObjectError::ViewTooLarge { members: lease.view.members.len(), bytes: view.len() });
-    }
     let coordinator = Coordinator {
         holder: lease.holder.clone(),
         incarnation: lease.incarnation,
         duration_millis: lease.duration_millis,
         version: lease.version,
+        view,
     };
-    let annotations =
-        [(COORDINATOR.to_owned(), serde_json::to_string(&coordinator)?), (VIEW.to_owned(), view)].into();
+    let annotations = [(COORDINATOR.to_owned(), serde_json::to_string(&coordinator)?)].into();
     let mut metadata = metadata(prefix, coordinator_name(prefix), annotations);
     metadata.resource_version = known.and_then(|known| known.metadata.resource_version.clone());
     let old = known.and_then(|known| known.spec.as_ref());
@@ -132,15 +148,24 @@ pub fn of_coordinator(
 }
 
 /// None if it cannot be understood.
-pub fn coordinator(object: &Lease) -> Option<CoordinatorLease> {
-    let annotations = object.metadata.annotations.as_ref()?;
-    let known: Coordinator = serde_json::from_str(annotations.get(COORDINATOR)?).ok()?;
-    let view: View = serde_json::from_str(annotations.get(VIEW)?).ok()?;
-    Some(CoordinatorLease {
-        holder: known.holder,
-        incarnation: known.incarnation,
-        duration_millis: known.duration_millis,
-        version: known.version,
-        view,
-    })
+pub fn coordinator(object: &Lease) -> Option<Coordinator> {
+    serde_json::from_str(object.metadata.annotations.as_ref()?.get(COORDINATOR)?).ok()
+}
+
+pub fn of_view(prefix: &str, view: &View) -> Result<Lease, ObjectError> {
+    let text = serde_json::to_string(view)?;
+    if text.len() > LARGEST_VIEW {
+        return Err(ObjectError::ViewTooLarge { members: view.members.len(), bytes: text.len() });
+    }
+    let mut metadata = metadata(prefix, String::new(), [(VIEW.to_owned(), text)].into());
+    metadata.name = None;
+    metadata.generate_name = Some(view_prefix(prefix));
+    Ok(Lease { metadata, spec: Some(LeaseSpec::default()) })
+}
+
+/// Name and content, if it is a view of this prefix.
+pub fn view(prefix: &str, object: &Lease) -> Option<(String, View)> {
+    let name = object.metadata.name.as_ref().filter(|name| name.starts_with(&view_prefix(prefix)))?;
+    let view = serde_json::from_str(object.metadata.annotations.as_ref()?.get(VIEW)?).ok()?;
+    Some((name.clone(), view))
 }

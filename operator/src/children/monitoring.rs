@@ -53,7 +53,7 @@ pub fn prometheus_rule(cluster: &MailCluster) -> Option<Child> {
         ),
         alert(
             "PrickleDamagedRecords",
-            &format!("prickle_log_corrupt_records{{{job}}} > 0"),
+            &format!("increase(prickle_log_corrupt_records_total{{{job}}}[1h]) > 0"),
             ("0m", "warning"),
             "A node found damaged records on its disk",
             "Check the disk. If it is bad, annotate its claim with prickle.email/replace=true.",
