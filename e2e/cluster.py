@@ -111,7 +111,7 @@ class Accounts:
 class Cluster(Accounts):
     """N nodes, each its own process."""
 
-    def __init__(self, directory, count=3, factor=2, zones=()):
+    def __init__(self, directory, count=3, factor=2, zones=(), log="info"):
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._run("pki", "ca", "--out", self.directory)
@@ -127,7 +127,7 @@ class Cluster(Accounts):
             node = Node(name, ports, self.ca, token_file)
             zone = zones[index % len(zones)] if zones else None
             node.config = self.directory / f"{name}.yaml"
-            node.config.write_text(_config(name, ports, min(factor, count), min(3, count), zone))
+            node.config.write_text(_config(name, ports, min(factor, count), min(3, count), zone, log))
             self.nodes.append(node)
 
     def _run(self, *arguments):
@@ -243,7 +243,7 @@ class DevCluster(Accounts):
             self.process.end()
 
 
-def _config(name, ports, factor, replicas, zone):
+def _config(name, ports, factor, replicas, zone, log):
     lines = [
         f"name: {name}",
         f"dataDirectory: ./data/{name}",
@@ -259,6 +259,6 @@ def _config(name, ports, factor, replicas, zone):
         "listeners:",
         *[f"  {listener}: 127.0.0.1:{port}" for listener, port in ports.items()],
         "admin: {tokenFile: ./admin.token}",
-        "log: {filter: info}",
+        f"log: {{filter: {log}}}",
     ]
     return "\n".join(lines) + "\n"
