@@ -40,6 +40,7 @@ e2e: install
 	cd e2e && $(TOOLS)/bin/python -m pytest $(ONLY)
 
 operator-e2e:
+	operator/tests/chart.sh
 	binaries=$$(operator/tests/apiserver/build.sh) && PRICKLE_APISERVER=$$binaries \
 	cargo test --locked -p operator -p lease-kubernetes --test api_server -- --include-ignored --nocapture
 

@@ -285,11 +285,14 @@ impl Pass<'_> {
 
     async fn replace_lost_volumes(&self) -> Result<(), Error> {
         let claims = volumes::claims(self.namespace, self.cluster).await?;
-        for claim in volumes::lost(&claims) {
-            volumes::replace(self.namespace, claim).await?;
-            let note =
-                format!("the disk of {claim} is gone; its node starts with an empty one and is refilled");
-            self.context.event(self.cluster, EventType::Warning, "VolumeReplaced", note).await;
+        for lost in volumes::lost(&claims) {
+            volumes::replace(self.namespace, &lost).await?;
+            if !lost.terminating {
+                let claim = lost.claim;
+                let note =
+                    format!("the disk of {claim} is gone; its node starts with an empty one and is refilled");
+                self.context.event(self.cluster, EventType::Warning, "VolumeReplaced", note).await;
+            }
         }
         Ok(())
     }

@@ -76,25 +76,63 @@ pub async fn grow(
     namespace.delete(STATEFUL_SET, names::of(cluster), existing.metadata.uid.clone(), orphan).await
 }
 
-/// Names of claims whose disk is gone.
-pub fn lost(claims: &[PersistentVolumeClaim]) -> Vec<&str> {
+/// A claim whose disk is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    pub claim: String,
+    /// It was deleted, and waits for its pod to go.
+    pub terminating: bool,
+}
+
+pub fn lost(claims: &[PersistentVolumeClaim]) -> Vec<Lost> {
     let is_lost = |claim: &&PersistentVolumeClaim| {
         let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
         let annotations = claim.metadata.annotations.as_ref();
         let said = annotations.and_then(|annotations| annotations.get(names::REPLACE_ANNOTATION));
-        claim.metadata.deletion_timestamp.is_none()
-            && (phase == Some("Lost") || said.is_some_and(|said| said == "true"))
+        phase == Some("Lost") || said.is_some_and(|said| said == "true")
     };
-    claims.iter().filter(is_lost).filter_map(|claim| claim.metadata.name.as_deref()).collect()
+    let lost = |claim: &PersistentVolumeClaim| {
+        let terminating = claim.metadata.deletion_timestamp.is_some();
+        Some(Lost { claim: claim.metadata.name.clone()?, terminating })
+    };
+    claims.iter().filter(is_lost).filter_map(lost).collect()
 }
 
-/// Deletes the claim and its pod; the StatefulSet makes both anew.
-pub async fn replace(namespace: &Namespace, claim: &str) -> Result<(), Error> {
+/// Deletes the claim and its pod; the StatefulSet makes both anew. Repeated until the claim is gone, because it
+/// cannot go before its pod, and we may have been stopped in between.
+pub async fn replace(namespace: &Namespace, lost: &Lost) -> Result<(), Error> {
     let parameters = DeleteParams::default();
-    namespace.delete(VOLUME_CLAIM, claim, None, parameters.clone()).await?;
-    if let Some(pod) = claim.strip_prefix("data-") {
+    if !lost.terminating {
+        namespace.delete(VOLUME_CLAIM, &lost.claim, None, parameters.clone()).await?;
+    }
+    if let Some(pod) = lost.claim.strip_prefix("data-") {
         // Its machine may be gone, so nobody would confirm an orderly end.
         namespace.delete(POD, pod, None, parameters.grace_period(0)).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_lost_when_kubernetes_or_a_person_says_so() {
+        let claim = |name: &str, annotation: &str, phase: &str| -> PersistentVolumeClaim {
+            let annotations = json!({ names::REPLACE_ANNOTATION: annotation });
+            let value = json!({
+                "metadata": { "name": name, "annotations": annotations },
+                "status": { "phase": phase },
+            });
+            serde_json::from_value(value).unwrap()
+        };
+        let mut claims =
+            vec![claim("a", "false", "Bound"), claim("b", "true", "Bound"), claim("c", "", "Lost")];
+        let names = |claims: &[PersistentVolumeClaim]| -> Vec<String> {
+            lost(claims).into_iter().map(|lost| lost.claim).collect()
+        };
+        assert_eq!(names(&claims), ["b", "c"]);
+        claims.truncate(1);
+        assert!(names(&claims).is_empty());
+    }
 }

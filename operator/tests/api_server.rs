@@ -13,7 +13,9 @@ use operator::crd::{ConditionStatus, MailCluster};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use support::story::{NAMESPACE, Story, apply, documents, eventually, mail_cluster, stays};
+use support::story::{
+    NAMESPACE, Story, apply, apply_with, documents, eventually, mail_cluster, stays, within,
+};
 use tokio::task::JoinHandle;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -21,6 +23,7 @@ use tokio::task::JoinHandle;
 async fn a_mail_cluster_lives_on_a_real_api_server() {
     let server = ApiServer::start().await;
     let story = Story::begin(&server).await;
+    story.what_the_chart_renders_is_accepted().await;
     story.samples_are_accepted_and_bad_specs_refused().await;
     let operator = story.start_operator("one").await;
     story.created().await;
@@ -40,6 +43,21 @@ async fn a_mail_cluster_lives_on_a_real_api_server() {
 }
 
 impl Story {
+    async fn what_the_chart_renders_is_accepted(&self) {
+        let office = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "office" } });
+        apply(&self.admin, &office).await.unwrap();
+        for render in ["default", "namespaced", "cluster"] {
+            for mut document in documents(&format!("operator/tests/golden/chart/{render}.yaml")) {
+                if document["kind"] == "Deployment" {
+                    // The one of the manifests is there, and a selector cannot change.
+                    document["metadata"]["name"] = "of-the-chart".into();
+                }
+                let parameters = PatchParams { dry_run: true, ..PatchParams::apply("helm").force() };
+                apply_with(&self.admin, &document, parameters).await.unwrap();
+            }
+        }
+    }
+
     async fn samples_are_accepted_and_bad_specs_refused(&self) {
         let create = async |spec: Value| {
             let cluster: MailCluster = serde_json::from_value(mail_cluster("try", spec)).unwrap();
@@ -424,7 +442,8 @@ impl Story {
         }
         let sets: Api<StatefulSet> = Api::namespaced(self.admin.clone(), "many");
         let clusters: Api<MailCluster> = Api::namespaced(self.admin.clone(), "many");
-        eventually("all have their StatefulSet and a status", || async {
+        let bound = Duration::from_secs(30) + Duration::from_secs(2) * u32::try_from(count).unwrap();
+        within(bound, "all have their StatefulSet and a status", || async {
             let with_status = clusters.list(&ListParams::default()).await.unwrap();
             sets.list(&ListParams::default()).await.unwrap().items.len() == count
                 && with_status.items.iter().filter(|cluster| cluster.status.is_some()).count() == count

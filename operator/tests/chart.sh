@@ -19,7 +19,7 @@ trap 'rm -rf "$out"' EXIT
 render() {
     name=$1
     shift
-    "$bin" template prickle "$chart" --namespace prickle-system "$@" >"$out/$name.yaml"
+    "$bin" template prickle "$chart" --kube-version 1.34.4 --namespace prickle-system "$@" >"$out/$name.yaml"
     if [ -n "${PRICKLE_BLESS:-}" ]; then cp "$out/$name.yaml" "$golden/$name.yaml"; fi
     diff -u "$golden/$name.yaml" "$out/$name.yaml"
 }
@@ -28,7 +28,7 @@ render namespaced --set 'operator.namespaces={post,office}'
 render cluster --set mailCluster.create=true --set mailCluster.spec.nodes=5
 
 refused() {
-    if "$bin" template prickle "$chart" "$@" >/dev/null 2>"$out/error"; then
+    if "$bin" template prickle "$chart" --kube-version 1.34.4 "$@" >/dev/null 2>"$out/error"; then
         echo "not refused: $*" >&2
         exit 1
     fi

@@ -81,7 +81,12 @@ async fn create(
 ) -> Result<(), kube::Error> {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
     let claim_name = format!("data-{name}");
-    if claims.get_opt(&claim_name).await?.is_none() {
+    let known = claims.get_opt(&claim_name).await?;
+    if known.as_ref().is_some_and(|claim| claim.metadata.deletion_timestamp.is_some()) {
+        // As the StatefulSet controller: no pod before its old claim is gone.
+        return Ok(());
+    }
+    if known.is_none() {
         let templates = serde_json::to_value(&set.spec.volume_claim_templates).unwrap();
         let mut claim = templates[0].clone();
         claim["metadata"]["name"] = claim_name.as_str().into();

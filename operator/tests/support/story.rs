@@ -40,10 +40,15 @@ pub fn documents(path: &str) -> Vec<Value> {
 }
 
 /// Waits until `look` says yes, at most 40 seconds, and says how long it took.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut look: impl FnMut() -> F) {
+pub async fn eventually<F: Future<Output = bool>>(what: &str, look: impl FnMut() -> F) {
+    within(Duration::from_secs(40), what, look).await;
+}
+
+/// The same with another bound.
+pub async fn within<F: Future<Output = bool>>(bound: Duration, what: &str, mut look: impl FnMut() -> F) {
     let started = Instant::now();
     while !look().await {
-        assert!(started.elapsed() < Duration::from_secs(40), "never: {what}");
+        assert!(started.elapsed() < bound, "never: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     eprintln!("{:>6} ms  {what}", started.elapsed().as_millis());
@@ -59,6 +64,10 @@ pub async fn stays<F: Future<Output = bool>>(what: &str, mut look: impl FnMut() 
 }
 
 pub async fn apply(client: &Client, object: &Value) -> Result<(), kube::Error> {
+    apply_with(client, object, PatchParams::apply("test").force()).await
+}
+
+pub async fn apply_with(client: &Client, object: &Value, parameters: PatchParams) -> Result<(), kube::Error> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (group, version) = match object["apiVersion"].as_str().unwrap().split_once('/') {
         Some((group, version)) => (group, version),
@@ -71,7 +80,6 @@ pub async fn apply(client: &Client, object: &Value) -> Result<(), kube::Error> {
         Scope::Cluster => Api::all_with(client.clone(), &resource),
         Scope::Namespaced => Api::namespaced_with(client.clone(), namespace, &resource),
     };
-    let parameters = PatchParams::apply("test").force();
     api.patch(&text(&object["metadata"]["name"]), &parameters, &Patch::Apply(object)).await.map(drop)
 }
 
