@@ -34,6 +34,10 @@ pub const FINALIZER: &str = "prickle.email/keep-or-remove-secrets";
 const CALM: Duration = Duration::from_secs(300);
 /// While something is under way that only the nodes know of.
 const BUSY: Duration = Duration::from_secs(5);
+/// While something is under way that a watch tells us of; in case it does not.
+const WATCHED: Duration = Duration::from_secs(60);
+/// Until a problem is looked at again, which may be in a Secret.
+const BLOCKED: Duration = Duration::from_secs(15);
 
 /// What all passes share.
 pub struct Context {
@@ -183,9 +187,25 @@ async fn apply(
     {
         add_domains(context, cluster, node_api).await?;
     }
-    let busy = decision.step != Step::Nothing || decision.waiting.is_some() || findings.problem.is_some();
     write_status(context, api, cluster, &situation, &decision, &findings).await?;
-    Ok(Action::requeue(if busy { BUSY } else { CALM }))
+    Ok(Action::requeue(next_look(&decision, &findings)))
+}
+
+fn next_look(decision: &Decision, findings: &Findings) -> Duration {
+    match (&decision.step, &decision.waiting) {
+        _ if findings.problem.is_some() => BLOCKED,
+        (Step::Nothing, None) => CALM,
+        (
+            _,
+            Some(
+                Waiting::TemplateUnseen
+                | Waiting::PodMissing(_)
+                | Waiting::PodTerminating(_)
+                | Waiting::PodNotReady { .. },
+            ),
+        ) => WATCHED,
+        _ => BUSY,
+    }
 }
 
 /// The certificates' hash with which all pods run, if all pods are there, ready and of the newest template.
