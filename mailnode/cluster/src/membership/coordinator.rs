@@ -69,8 +69,9 @@ impl Membership {
         let misses = self.peers.misses(member.id);
         let alive_again = member.state == MemberState::Dead || lease.incarnation != member.incarnation;
         if alive_again {
-            // A new life, or back from the dead: in as soon as it answers.
-            return if reachable && !lease.expired {
+            // A new life, or back from the dead: in as soon as it answers. What it answered before the probes
+            // failed that killed it does not count.
+            return if reachable && misses == 0 && !lease.expired {
                 member_of(lease)
             } else {
                 self.keep_or_kill(member, misses)

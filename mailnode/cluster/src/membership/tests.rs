@@ -53,6 +53,8 @@ struct World {
     leases: BTreeMap<String, (ObservedLease, u64)>,
     coordinator: (Option<NodeId>, u64, View),
     lease_service: bool,
+    /// A dead machine's system refuses connections at once.
+    refuses: bool,
     /// Pairs that cannot talk.
     cut: BTreeSet<(NodeId, NodeId)>,
 }
@@ -71,6 +73,7 @@ impl World {
             leases: BTreeMap::new(),
             coordinator: (None, 0, View::default()),
             lease_service: true,
+            refuses: false,
             cut: BTreeSet::new(),
         };
         for name in names {
@@ -200,6 +203,11 @@ impl World {
 
     fn deliver(&mut self, to: NodeId, from: NodeId, message: Message) {
         if !self.machines.get(&to).is_some_and(|machine| machine.up) {
+            let probe = matches!(message, Message::Probe) && self.refuses;
+            if let Some(timeout) = self.timeouts.remove(&(from, to)).filter(|_| probe) {
+                self.messages.remove(&timeout);
+                self.event(from, Event::ProbeFailed(to));
+            }
             return;
         }
         match message {
@@ -538,4 +546,16 @@ fn in_an_outage_of_most_members_nobody_is_replaced() {
     }
     world.run(80_000);
     assert_eq!(world.machines[&coordinator].core.view().members.len(), 3);
+}
+
+#[test]
+fn a_node_whose_death_is_known_at_once_does_not_flap() {
+    let mut world = formed(&["a", "b", "c", "d"]);
+    world.refuses = true;
+    let coordinator = world.coordinator.0.unwrap();
+    let victim = *world.ids().iter().find(|id| **id != coordinator).unwrap();
+    let epoch = world.coordinator.2.epoch;
+    world.kill(victim);
+    world.run(10_000);
+    assert_eq!(world.coordinator.2.epoch, epoch.next(), "one view without it, and no more");
 }
