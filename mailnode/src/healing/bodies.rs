@@ -1,0 +1,84 @@
+//! Bodies that should be here: what is found missing or damaged is fetched from another replica and stored again,
+//! and once in a while everything is read to find it.
+
+use super::{about, blocking, copy, lock};
+use crate::node::Node;
+use cluster::BlobId;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// From the start to the first round, and between two.
+const FIRST_ROUND: Duration = Duration::from_secs(3_600);
+const ROUND: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// Bytes a second that are read.
+const READ_RATE: u64 = 4 << 20;
+const PAGE: usize = 500;
+/// A body that nobody had is asked for again with the next round, or when somebody wants to read it.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// Fetches what was found missing, until the node stops.
+pub async fn fetch_missing(node: &Arc<Node>) {
+    loop {
+        let next = lock(&node.healing.missing).pop_first();
+        let Some(id) = next else {
+            node.healing.news_of_missing.notified().await;
+            continue;
+        };
+        match refill(node, id).await {
+            Some(true) => {
+                tracing::info!(blob = ?id, "a missing body is back");
+                node.metrics.healing.repaired_bodies.inc();
+            }
+            Some(false) => {
+                tracing::warn!(blob = ?id, "no other replica gives a missing body now");
+                tokio::time::sleep(AFTER_FAILURE).await;
+            }
+            None => {}
+        }
+    }
+}
+
+/// None: nobody needs it here.
+async fn refill(node: &Arc<Node>, id: BlobId) -> Option<bool> {
+    let referrer = blocking(node, move |node| node.store.referrer(id)).await.ok()??;
+    Some(copy::fetch_bodies(node, &[], &[referrer]).await.is_ok_and(|fetched| fetched > 0))
+}
+
+/// Reads everything, slowly, until the node stops.
+pub async fn scrub(node: &Arc<Node>) {
+    tokio::time::sleep(about(FIRST_ROUND)).await;
+    loop {
+        match round(node).await {
+            Ok(bodies) => tracing::info!(bodies, "all bodies were read"),
+            Err(failure) => tracing::warn!(%failure, "scrubbing ended early"),
+        }
+        tokio::time::sleep(about(ROUND)).await;
+    }
+}
+
+async fn round(node: &Arc<Node>) -> Result<u64, crate::wire::Failure> {
+    let mut after = None;
+    loop {
+        let page = blocking(node, move |node| node.store.copies(after, PAGE)).await?;
+        let Some(last) = page.last() else { break };
+        after = Some((last.user, last.id));
+        for entry in page.iter().filter(|entry| !node.store.has_blob(entry.blob.id).unwrap_or(true)) {
+            node.healing.body_missing(entry.blob.id);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (mut after, mut bodies) = (None, 0);
+    loop {
+        let page = blocking(node, move |node| node.store.blobs(after, PAGE)).await?;
+        let Some((last, _)) = page.last() else { return Ok(bodies) };
+        after = Some(*last);
+        for (id, length) in page {
+            // A damaged one is dropped by the store when it is read, and counted.
+            if matches!(node.store.blob(id).await, Ok(None)) {
+                node.healing.body_missing(id);
+            }
+            bodies += 1;
+            tokio::time::sleep(Duration::from_secs_f64(f64::from(length) / READ_RATE as f64)).await;
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Self-healing: the shell around [`cluster::anti_entropy`] and [`cluster::healing`] (DESIGN 4).
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`compare`] | compares with peers, repairs what differs |
+//! | [`relocate`] | gives entries another replica set: after a loss, in a drain, for balance |
+//! | [`copy`] | brings bodies to a peer, throttled, after those who read and send mail |
+//! | [`bodies`] | fetches bodies that are missing or damaged here; reads everything once in a while |
+//! | [`drain`] | takes this node out of service without losing anything |
+//! | [`outdated`] | a disk that was away too long starts empty |
+//!
+//! Nothing here decides what is right: versions are joined (`Entry::merge`), and every step may be done twice.
+
+mod bodies;
+mod compare;
+mod copy;
+mod drain;
+pub mod outdated;
+mod relocate;
+
+pub use drain::{DrainProgress, remembered as remembers_draining, set as set_draining};
+
+use crate::config::HealingConfig;
+use crate::node::Node;
+use crate::wire::{Failure, Request, Response};
+use cluster::healing::Throttle;
+use cluster::{BlobId, NodeId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+/// Missing bodies remembered at a time; scrubbing finds the others.
+const MISSING: usize = 10_000;
+
+pub struct Healing {
+    pub settings: HealingConfig,
+    started: Instant,
+    draining: watch::Sender<bool>,
+    throttle: Mutex<Throttle>,
+    progress: Mutex<Progress>,
+    missing: Mutex<BTreeSet<BlobId>>,
+    news_of_missing: Notify,
+}
+
+/// What re-replication has yet to do and has done.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    entries_left: u64,
+    bytes_left: u64,
+}
+
+/// Healing as a node reports it.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HealingStatus {
+    pub draining: bool,
+    /// Entries that this node has to see to, because a replica is lost, is leaving, or was never there.
+    pub entries_left: u64,
+    /// Of their bodies.
+    pub bytes_left: u64,
+    /// How long that will take at the configured rate.
+    pub seconds_left: u64,
+    /// Records of the user database that this node should have and has not caught up with, in buckets.
+    pub buckets_left: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Healing {
+    /// `draining`: as an earlier life of this node left it ([`drain::remembered`]).
+    pub fn new(settings: HealingConfig, draining: bool) -> Self {
+        Self {
+            settings,
+            started: Instant::now(),
+            draining: watch::Sender::new(draining),
+            throttle: Mutex::new(Throttle::new(settings.bytes_per_second)),
+            progress: Mutex::default(),
+            missing: Mutex::default(),
+            news_of_missing: Notify::new(),
+        }
+    }
+
+    pub fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// To be told when this node begins or ends to drain.
+    pub fn watch_draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
+    }
+
+    /// Nothing to see to, as of the last look.
+    pub fn is_idle(&self) -> bool {
+        lock(&self.progress).entries_left == 0
+    }
+
+    /// A body that should be here is not: it will be fetched from another replica.
+    pub fn body_missing(&self, id: BlobId) {
+        let mut missing = lock(&self.missing);
+        if missing.len() < MISSING && missing.insert(id) {
+            self.news_of_missing.notify_one();
+        }
+    }
+
+    /// Waits until so many bytes may be copied.
+    async fn throttle(&self, bytes: u64) {
+        let wait = lock(&self.throttle).spend(bytes, self.started.elapsed());
+        tokio::time::sleep(wait).await;
+    }
+
+    pub fn status(&self, buckets_left: u64) -> HealingStatus {
+        let Progress { entries_left, bytes_left } = *lock(&self.progress);
+        HealingStatus {
+            draining: self.is_draining(),
+            entries_left,
+            bytes_left,
+            seconds_left: lock(&self.throttle).estimate(bytes_left).as_secs(),
+            buckets_left,
+        }
+    }
+}
+
+/// Everything that heals, until the node stops.
+pub async fn run(node: Arc<Node>) {
+    tokio::join!(
+        compare::run(&node),
+        relocate::run(&node),
+        bodies::fetch_missing(&node),
+        bodies::scrub(&node),
+        outdated::keep_watch(&node),
+    );
+}
+
+/// Answers what peers ask for healing.
+///
+/// # Errors
+/// If the disk fails, or the request is not for this module.
+pub async fn serve(node: &Arc<Node>, from: NodeId, request: Request) -> Result<Response, Failure> {
+    match request {
+        Request::Compare(question) => Ok(Response::Compared(compare::answer(node, from, question).await?)),
+        Request::Entries { ids } => compare::entries(node, ids).await,
+        Request::Drain { draining } => drain::set_here(node, draining).await.map(|()| Response::Done),
+        Request::DrainProgress => Ok(Response::DrainProgress(drain::progress(node).await)),
+        other => Err(Failure::Invalid(format!("{} is not a request for healing", other.name()))),
+    }
+}
+
+/// Reads the index where waiting does no harm.
+async fn blocking<T: Send + 'static>(
+    node: &Arc<Node>,
+    read: impl FnOnce(&Node) -> storage::Result<T> + Send + 'static,
+) -> Result<T, Failure> {
+    let node = node.clone();
+    let failed = |error: &dyn std::fmt::Display| {
+        tracing::error!(%error, "healing cannot read the index");
+        Failure::Temporary("this node cannot use its disk".into())
+    };
+    let read = crate::environment::blocking(move || read(&node));
+    read.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+}
+
+/// A little time, different each time.
+fn about(time: Duration) -> Duration {
+    time.mul_f64(0.75 + crate::environment::random_fraction() / 2.0)
+}

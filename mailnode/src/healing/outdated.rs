@@ -1,0 +1,171 @@
+//! A disk that was away for longer than the tombstone lifetime (DESIGN 3, invariant 4): the others have dropped
+//! the tombstones that it missed, so what it holds cannot be told from what was expunged. The node starts empty
+//! under its name and is refilled.
+//!
+//! That is so only if the others went on without it: as long as a view names a node, updates are kept for it,
+//! however long it is away. So a cluster that was switched off as a whole for a month comes back as it was.
+//!
+//! The old log is moved aside, not deleted: a message all of whose other copies were lost meanwhile can yet be
+//! taken from it by hand.
+
+use super::blocking;
+use crate::clock::wall_seconds;
+use crate::node::Node;
+use cluster::{NodeId, View};
+use lease::LeaseService;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use storage::{Durability, Store, Write};
+
+/// When this node was last a member, Unix seconds.
+const SEEN_KEY: &[u8] = b"\xff\xffseen";
+const NOTE: Duration = Duration::from_secs(600);
+/// Between two passes over updates for nodes that are gone.
+const FORGET: Duration = Duration::from_secs(3_600);
+const PAGE: usize = 1_000;
+
+fn last_seen(store: &Store) -> Option<i64> {
+    let record = store.record(SEEN_KEY).ok()??;
+    record[..].try_into().ok().map(i64::from_be_bytes)
+}
+
+/// Away for too long, and the others went on without us.
+fn is_outdated(
+    seen: Option<i64>,
+    now: i64,
+    lifetime: Duration,
+    remembered: &View,
+    current: &View,
+    me: NodeId,
+) -> bool {
+    let away = seen.map_or(0, |seen| now.saturating_sub(seen));
+    let too_long = u64::try_from(away).is_ok_and(|away| away > lifetime.as_secs());
+    too_long && current.epoch > remembered.epoch && current.member(me).is_none()
+}
+
+/// To be asked before this node joins.
+///
+/// # Errors
+/// If it was away for too long and the Leases cannot be read: then nobody knows.
+pub async fn check<L: LeaseService>(
+    store: &Store,
+    me: NodeId,
+    remembered: &View,
+    lifetime: Duration,
+    leases: &L,
+) -> Result<bool, String> {
+    let (seen, now) = (last_seen(store), wall_seconds());
+    if seen.is_none_or(|seen| now.saturating_sub(seen) <= lifetime.as_secs() as i64) {
+        return Ok(false);
+    }
+    let current = leases.coordinator().await.map_err(|error| {
+        format!("was away for longer than the tombstone lifetime, and whether the others went on cannot be read: {error}")
+    })?;
+    let current = current.unwrap_or_default().view;
+    Ok(is_outdated(seen, now, lifetime, remembered, &current, me))
+}
+
+/// Moves log and index of a closed store out of the way; returns where they are.
+///
+/// # Errors
+/// If the directory cannot be changed.
+pub fn move_aside(data: &Path) -> io::Result<PathBuf> {
+    let aside = data.join(format!("outdated-{}", wall_seconds()));
+    std::fs::create_dir_all(&aside)?;
+    for part in ["log", "index"] {
+        if data.join(part).exists() {
+            std::fs::rename(data.join(part), aside.join(part))?;
+        }
+    }
+    std::fs::File::open(data)?.sync_all()?;
+    Ok(aside)
+}
+
+/// Notes that this node is a member, and drops updates for nodes that left for good and, if they return, start
+/// empty anyway. Until the node stops.
+pub(super) async fn keep_watch(node: &Arc<Node>) {
+    let mut tick = tokio::time::interval(NOTE);
+    let mut passes = 0;
+    loop {
+        tick.tick().await;
+        if node.topology.member(node.id).is_some() {
+            let value = Some(wall_seconds().to_be_bytes().to_vec().into());
+            let record = Write::Record { key: SEEN_KEY.to_vec(), value };
+            if let Err(error) = node.store.commit(vec![record], Durability::Lazy).await {
+                tracing::warn!(%error, "that this node is a member is not noted");
+            }
+            passes += 1;
+            if passes % (FORGET.as_secs() / NOTE.as_secs()) == 0 {
+                forget_the_gone(node).await;
+            }
+        } else {
+            // Not in the first view yet.
+            tick.reset_after(Duration::from_secs(1));
+        }
+    }
+}
+
+async fn forget_the_gone(node: &Arc<Node>) {
+    let state = node.topology.now();
+    let lifetime = Duration::from_secs(node.healing.settings.tombstone_lifetime_seconds);
+    let before = crate::clock::wall_millis().saturating_sub(lifetime.as_millis() as u64);
+    for peer in node.store.pending_peers().into_iter().filter(|&peer| state.view.member(peer).is_none()) {
+        let mut after = None;
+        while let Ok(page) = blocking(node, move |node| node.store.pending(peer, after, PAGE)).await {
+            let Some(last) = page.last() else { break };
+            after = Some((last.user, last.id));
+            let old = page.iter().filter(|entry| entry.latest().unix_millis() < before);
+            let entries: Vec<_> = old.map(|entry| (entry.user, entry.id, entry.digest())).collect();
+            if node.store.commit(vec![Write::Retire { peer, entries }], Durability::Lazy).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cluster::{Addresses, Epoch, Incarnation, Member, MemberState};
+
+    const ME: NodeId = NodeId(1);
+    const DAY: i64 = 24 * 3_600;
+
+    fn view(epoch: u64, members: &[u64]) -> View {
+        let member = |&id: &u64| Member {
+            id: NodeId(id),
+            name: id.to_string(),
+            addresses: Addresses::default(),
+            zone: None,
+            state: MemberState::Dead,
+            incarnation: Incarnation(1),
+        };
+        View::new(Epoch(epoch), members.iter().map(member).collect())
+    }
+
+    #[test]
+    fn only_a_node_that_was_away_too_long_and_was_given_up_starts_empty() {
+        let week = Duration::from_secs(7 * DAY as u64);
+        let (now, long_ago) = (100 * DAY, Some(92 * DAY));
+        let outdated = |seen, current: &View| is_outdated(seen, now, week, &view(5, &[1, 2]), current, ME);
+        assert!(outdated(long_ago, &view(9, &[2, 3])));
+        assert!(!outdated(Some(94 * DAY), &view(9, &[2, 3])), "not so long");
+        assert!(!outdated(long_ago, &view(9, &[1, 2])), "updates are kept for it");
+        assert!(!outdated(long_ago, &view(5, &[2])), "nobody went on without it");
+        assert!(!outdated(long_ago, &View::default()), "the whole cluster was off");
+        assert!(!outdated(None, &view(9, &[2, 3])), "a new disk");
+        assert!(!outdated(Some(200 * DAY), &view(9, &[2, 3])), "a clock that was set back");
+    }
+
+    #[test]
+    fn the_old_log_is_moved_aside_and_kept() {
+        let data = tempfile::tempdir().unwrap();
+        std::fs::create_dir(data.path().join("log")).unwrap();
+        std::fs::write(data.path().join("log/x"), b"mail").unwrap();
+        let aside = move_aside(data.path()).unwrap();
+        assert!(!data.path().join("log").exists());
+        assert_eq!(std::fs::read(aside.join("log/x")).unwrap(), b"mail");
+    }
+}
