@@ -2,11 +2,11 @@
 
 use cluster::{ClockError, EntryId, HybridClock, NodeId, Timestamp};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Unix milliseconds by this machine's clock.
 pub fn wall_millis() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    crate::environment::unix_millis()
 }
 
 /// Unix seconds by this machine's clock.
@@ -34,5 +34,5 @@ impl NodeClock {
 }
 
 pub fn new_entry_id() -> EntryId {
-    EntryId::new(wall_millis(), rand::random())
+    EntryId::new(wall_millis(), u128::from_be_bytes(crate::environment::random_bytes()))
 }

@@ -6,10 +6,10 @@
 //! key wrapped (mode `cluster`): AES-256-GCM under a key derived from the cluster secret, random nonce, bound to
 //! the blob's name so that a wrapped key cannot be put on another blob.
 
+use crate::environment;
 use bytes::{Bytes, BytesMut};
 use cluster::{BlobId, BlobRef, WrappedKey};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::rand::{SecureRandom, SystemRandom};
 
 /// First byte of a wrapped key: how it is wrapped. 2 will be HPKE to the user's key.
 const WRAPPED_BY_CLUSTER: u8 = 1;
@@ -27,8 +27,6 @@ pub enum CryptoError {
     Key,
     #[error("written by a newer version")]
     Version,
-    #[error("the system's random numbers are not available")]
-    Random,
 }
 
 /// A body ready to be stored.
@@ -42,7 +40,6 @@ pub struct SealedBody {
 pub struct Keys {
     convergence: [u8; 32],
     wrapping: LessSafeKey,
-    random: SystemRandom,
 }
 
 impl Keys {
@@ -56,14 +53,13 @@ impl Keys {
         Ok(Self {
             convergence: blake3::derive_key("prickle 2026-11 convergent body keys", secret),
             wrapping: key(&wrapping)?,
-            random: SystemRandom::new(),
         })
     }
 
     /// Encrypts a message. Cost: two hashes and one encryption of its length.
     ///
     /// # Errors
-    /// Only if the system gives no random numbers.
+    /// Only if the cipher refuses: a bug.
     pub fn seal(&self, body: &[u8]) -> Result<SealedBody, CryptoError> {
         let body_key = *blake3::keyed_hash(&self.convergence, body).as_bytes();
         let mut sealed = BytesMut::with_capacity(1 + body.len() + TAG);
@@ -79,8 +75,7 @@ impl Keys {
     }
 
     fn wrap(&self, id: &BlobId, mut body_key: [u8; 32]) -> Result<WrappedKey, CryptoError> {
-        let mut fresh = [0; NONCE_LEN];
-        self.random.fill(&mut fresh).map_err(|_| CryptoError::Random)?;
+        let fresh = environment::random_bytes::<NONCE_LEN>();
         let tag = self
             .wrapping
             .seal_in_place_separate_tag(nonce(fresh), Aad::from(id.0), &mut body_key)

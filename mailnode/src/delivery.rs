@@ -2,6 +2,7 @@
 //! managers. The same for SMTP, LMTP and IMAP APPEND.
 
 use crate::clock::{new_entry_id, wall_seconds};
+use crate::environment;
 use crate::node::Node;
 use crate::wire::{Failure, PendingEntry, Request, Response};
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use cluster::{
 };
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ pub async fn deliver(
                 copies,
                 &candidates,
                 &recipient.mail_map,
-                rand::random(),
+                environment::random(),
             )
         })
         .collect();
@@ -107,7 +108,7 @@ async fn write(
             let pending = call.recipients.iter().filter_map(|&index| {
                 let entry = entries.get(index)?.clone();
                 let told = entry.replicas.value.iter().copied().chain(write.given_up(index));
-                let pending: HashSet<NodeId> = told.filter(|&other| other != call.node).collect();
+                let pending: BTreeSet<NodeId> = told.filter(|&other| other != call.node).collect();
                 Some(PendingEntry { entry, pending: pending.into_iter().collect() })
             });
             let request = Request::Store { entries: pending.collect() };
@@ -122,6 +123,7 @@ async fn write(
             break;
         }
         tokio::select! {
+            biased;
             Some((call, stored)) = running.next() => {
                 if stored { write.acked(&call) } else { write.failed(&call) }
             }

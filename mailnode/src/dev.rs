@@ -4,7 +4,7 @@
 use crate::admin::{NewDomain, NewUser};
 use crate::cli::DevOptions;
 use crate::config::{
-    AdminConfig, ClusterConfig, ClusterTls, Config, EmbeddedConfig, LeasesConfig, Limits, Listeners,
+    AdminConfig, ClusterConfig, ClusterTls, Config, EmbeddedConfig, HealingConfig, LeasesConfig, Limits, Listeners,
     LogConfig, ReplicationConfig, UserDatabaseConfig,
 };
 use crate::running::{self, Credentials, RunningNode, StartError};
@@ -67,6 +67,7 @@ fn config_of(options: &DevOptions, index: usize) -> Result<Config, StartError> {
         },
         replication: ReplicationConfig { factor, min_copies: factor },
         spread: options.spread,
+        healing: HealingConfig::default(),
         user_database: UserDatabaseConfig { embedded: EmbeddedConfig { replicas: options.nodes.min(3) } },
         listeners: Listeners {
             rpc: at(70),

@@ -8,8 +8,9 @@ use cluster::{Epoch, Incarnation, Member, NodeId, View};
 use lease::{CoordinatorLease, LeaseError, LeaseService, MemberLease, Observer};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 const TICK: Duration = Duration::from_millis(50);
 /// How often the Leases are read.
@@ -93,17 +94,18 @@ pub async fn run<L: LeaseService>(
     mut lease: MemberLease,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let timing = Timing::default();
+    let replace_after = Duration::from_secs(node.healing.settings.replace_after_seconds);
+    let timing = Timing { replace_after, ..Timing::default() };
     let started = Instant::now();
-    let mut core = Membership::new(node.id, timing, Duration::ZERO, remembered(&node));
+    let mut core = Membership::new(node.id, timing, Duration::ZERO, remembered(&node.store));
     let shell = Shell { node: node.clone(), leases, sender: driver.sender.clone(), started };
     let (mut tick, mut look) = (tokio::time::interval(TICK), tokio::time::interval(LOOK));
     let mut renew = Instant::now();
     let observer = Arc::new(tokio::sync::Mutex::new(Observer::default()));
     loop {
         let event = tokio::select! {
+            biased;
             _ = stopping.wait_for(|stopping| *stopping) => break,
-            Some(event) = driver.events.recv() => event,
             _ = look.tick() => {
                 let (shell, observer) = (shell.clone(), observer.clone());
                 let epoch = core.view().epoch;
@@ -111,9 +113,13 @@ pub async fn run<L: LeaseService>(
                 continue;
             }
             _ = tick.tick() => Event::Tick,
+            // After the timers, which come rarely: events may come in a flood.
+            Some(event) = driver.events.recv() => event,
         };
         let (interval, duration) = timing.renewal_for(core.view().members.len());
-        if renew.elapsed() >= interval || lease.renewals == 0 {
+        let draining = node.healing.is_draining();
+        if renew.elapsed() >= interval || lease.renewals == 0 || lease.draining != draining {
+            lease.draining = draining;
             renew = Instant::now();
             lease.renewals += 1;
             lease.duration_millis = duration.as_millis() as u64;
@@ -141,8 +147,9 @@ pub async fn run<L: LeaseService>(
 /// Where the last view is kept on this node's disk, beyond the keys of the user database.
 const VIEW_KEY: &[u8] = b"\xff\xffview";
 
-fn remembered(node: &Node) -> View {
-    let record = node.store.record(VIEW_KEY).ok().flatten();
+/// The view that this disk's node installed last.
+pub fn remembered(store: &storage::Store) -> View {
+    let record = store.record(VIEW_KEY).ok().flatten();
     record.and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default()
 }
 
@@ -234,7 +241,7 @@ impl<L: LeaseService> Shell<L> {
     }
 
     fn incarnation(&self) -> Incarnation {
-        Incarnation(self.node.pool.endpoint().identity().incarnation)
+        self.node.settings.incarnation
     }
 
     fn carry_out(&self, effect: Effect, epoch: Epoch) {

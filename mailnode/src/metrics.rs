@@ -26,6 +26,7 @@ pub struct Metrics {
     pub active_users: IntGauge,
     pub pending_updates: IntGauge,
     pub log: LogMetrics,
+    pub healing: HealingMetrics,
     pub rpc: RpcMetrics,
 }
 
@@ -42,6 +43,16 @@ pub struct LogMetrics {
 }
 
 /// The transport between nodes, as of the last scrape.
+pub struct HealingMetrics {
+    pub comparisons: IntCounter,
+    pub repaired_entries: IntCounter,
+    pub repaired_bodies: IntCounter,
+    pub moved_entries: IntCounter,
+    pub copied_bytes: IntCounter,
+    pub entries_left: IntGauge,
+    pub bytes_left: IntGauge,
+}
+
 pub struct RpcMetrics {
     pub calls: IntCounter,
     pub failed_calls: IntCounterVec,
@@ -148,6 +159,27 @@ impl Metrics {
                 corrupt_records: counter("prickle_log_corrupt_records_total", "Records found damaged.")?,
                 queue: gauge("prickle_log_queue", "Writes that wait for the disk now.")?,
             },
+            healing: HealingMetrics {
+                comparisons: counter("prickle_healing_comparisons_total", "Comparisons begun with peers.")?,
+                repaired_entries: counter(
+                    "prickle_healing_repaired_entries_total",
+                    "Entries that a comparison found to differ, and repaired.",
+                )?,
+                repaired_bodies: counter(
+                    "prickle_healing_repaired_bodies_total",
+                    "Bodies missing or damaged here that were fetched from another replica.",
+                )?,
+                moved_entries: counter(
+                    "prickle_healing_moved_entries_total",
+                    "Entries that this node gave another replica set.",
+                )?,
+                copied_bytes: counter(
+                    "prickle_healing_copied_bytes_total",
+                    "Bytes of bodies copied to or from peers to heal.",
+                )?,
+                entries_left: gauge("prickle_healing_entries_left", "Entries that want another replica set.")?,
+                bytes_left: gauge("prickle_healing_bytes_left", "Bytes of their bodies.")?,
+            },
             rpc: RpcMetrics {
                 calls: counter("prickle_rpc_calls_total", "Calls to other nodes.")?,
                 failed_calls: counters(
@@ -173,6 +205,13 @@ impl Metrics {
             },
             registry,
         })
+    }
+
+    /// Client connections of all listeners together.
+    pub fn open_connections(&self) -> u64 {
+        let families = prometheus::core::Collector::collect(&self.connections);
+        let gauges = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
+        gauges.map(|metric| metric.get_gauge().get_value().max(0.0) as u64).sum()
     }
 
     /// The text format.

@@ -6,6 +6,7 @@
 use crate::clock::NodeClock;
 use crate::config::{Limits, ReplicationConfig};
 use crate::crypto::Keys;
+use crate::healing::Healing;
 use crate::manager::Manager;
 use crate::membership::MembershipHandle;
 use crate::metrics::Metrics;
@@ -13,20 +14,24 @@ use crate::notices::Notices;
 use crate::replication::Replication;
 use crate::sessions::Watchers;
 use crate::topology::Topology;
+use crate::transport::Transport;
 use crate::userdb::UserDatabase;
 use crate::wire::{Failure, RecipientState, Request, Response, UserOp, UserReply, decode, encode};
 use bytes::Bytes;
-use cluster::{Bucket, Entry, Load, NodeId, Policy, UserId};
-use std::collections::HashMap;
+use cluster::{Bucket, Entry, Incarnation, Load, NodeId, Policy, UserId};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::Store;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 /// What of the configuration the node uses while it runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub name: String,
+    /// This life of the node.
+    pub incarnation: Incarnation,
     pub host_name: String,
     pub replication: ReplicationConfig,
     pub placement: Policy,
@@ -45,10 +50,11 @@ pub struct Node {
     pub replication: Replication,
     pub notices: Notices,
     pub watchers: Watchers,
+    pub healing: Healing,
     pub users: UserDatabase,
     pub membership: MembershipHandle,
     pub metrics: Metrics,
-    pub pool: rpc::Pool,
+    pub transport: Arc<dyn Transport>,
     /// Password checks running now.
     pub password_slots: Semaphore,
     pub password_key: [u8; 32],
@@ -80,6 +86,8 @@ impl From<CallError> for Failure {
 /// How long a manager may take before the next node is asked, and the one after.
 const MANAGER_DEADLINE: Duration = Duration::from_secs(10);
 const SHORT_DEADLINE: Duration = Duration::from_secs(2);
+/// How long nodes may disagree about who manages a user before the client is told to try again.
+const CHANGE_OF_VIEW: Duration = Duration::from_secs(4);
 
 impl Node {
     /// Calls a node, ourselves included.
@@ -131,14 +139,15 @@ impl Node {
             CallError::Refused(Failure::Invalid(format!("{name} cannot be encoded: {error}")))
         })?;
         let answer = tokio::select! {
-            answer = peer.call(METHOD, head, body, deadline) => answer,
+            biased;
+            answer = self.transport.call(peer, head, body, deadline) => answer,
             // A probe decides whether the peer is avoided; anything else need not wait for what will not come.
             () = self.topology.until_avoided(node), if name != "probe" => return Err(CallError::Unknown(node)),
         };
         match answer {
-            Ok(answer) => {
+            Ok((head, body)) => {
                 self.membership.operation_succeeded(node);
-                decode(&answer.head, answer.body).map_err(|error| {
+                decode(&head, body).map_err(|error| {
                     CallError::Refused(Failure::Temporary(format!(
                         "answer to {name} not understood: {error}"
                     )))
@@ -168,14 +177,10 @@ impl Node {
         });
     }
 
-    fn peer(&self, node: NodeId) -> Option<rpc::Peer> {
+    fn peer(&self, node: NodeId) -> Option<rpc::PeerAddress> {
         // The Lease of a node that came back may have a newer address than the view.
         let member = self.membership.candidate(node).or_else(|| self.topology.member(node))?;
-        Some(self.pool.peer(rpc::PeerAddress {
-            node_id: node.0,
-            name: member.name,
-            address: member.addresses.rpc,
-        }))
+        Some(rpc::PeerAddress { node_id: node.0, name: member.name, address: member.addresses.rpc })
     }
 
     /// Answers a request from a peer or from ourselves.
@@ -237,6 +242,10 @@ impl Node {
             }
             Request::Status => Response::Status(self.status().await),
             Request::Directory(request) => Response::Directory(self.users.serve(from, request).await),
+            request @ (Request::Compare(_)
+            | Request::Entries { .. }
+            | Request::Drain { .. }
+            | Request::DrainProgress) => crate::healing::serve(self, from, request).await?,
             request => return crate::replica::serve(self, from, request, body).await,
         };
         Ok((response, Bytes::new()))
@@ -254,7 +263,8 @@ impl Node {
         F: Fn(bool) -> Request,
     {
         let mut last = Failure::Temporary("this node knows no other yet; try again".into());
-        for _ in 0..2 {
+        let begun = Instant::now();
+        for round in 0.. {
             let state = self.topology.now();
             let mut order = state.user_map.order(bucket);
             order.sort_by_key(|&node| self.topology.is_avoided(node));
@@ -276,6 +286,11 @@ impl Node {
                         last = away.into();
                     }
                 }
+            }
+            // Views travel within milliseconds, but a node may be busy; nodes that are away are not waited for.
+            let changing = matches!(last, Failure::NotManager(_)) && begun.elapsed() < CHANGE_OF_VIEW;
+            if round > 0 && !changing {
+                break;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -301,7 +316,7 @@ impl Node {
     pub async fn verify(
         self: &Arc<Self>,
         users: &[UserId],
-    ) -> HashMap<UserId, Result<RecipientState, Failure>> {
+    ) -> BTreeMap<UserId, Result<RecipientState, Failure>> {
         let calls = self.by_manager(users.iter().copied()).into_iter().map(|users| async move {
             let Some(&first) = users.first() else { return Vec::new() };
             let request = |acting| Request::Recipients { users: users.clone(), acting };
@@ -319,7 +334,7 @@ impl Node {
 
     fn by_manager(&self, users: impl Iterator<Item = UserId>) -> Vec<Vec<UserId>> {
         let state = self.topology.now();
-        let mut groups: HashMap<Option<NodeId>, Vec<UserId>> = HashMap::new();
+        let mut groups: BTreeMap<Option<NodeId>, Vec<UserId>> = BTreeMap::new();
         for user in users {
             groups.entry(state.user_map.manager_of(user)).or_default().push(user);
         }
@@ -359,6 +374,3 @@ impl Node {
         self.store.load()
     }
 }
-
-/// All requests are one method; which one is in the message.
-const METHOD: u16 = 1;

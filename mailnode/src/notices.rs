@@ -9,7 +9,7 @@
 use crate::node::{CallError, Node};
 use crate::wire::{Failure, PAGE, Request};
 use cluster::{Entry, NodeId};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const KEPT: usize = 50_000;
 
 #[derive(Default)]
 pub struct Notices {
-    managers: Mutex<HashMap<NodeId, Waiting>>,
+    managers: Mutex<BTreeMap<NodeId, Waiting>>,
 }
 
 #[derive(Default)]
@@ -30,7 +30,7 @@ struct Waiting {
 }
 
 impl Notices {
-    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Waiting>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Waiting>> {
         self.managers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

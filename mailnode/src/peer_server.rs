@@ -68,27 +68,36 @@ impl PeerServer {
 
 impl rpc::Handler for PeerServer {
     async fn handle(&self, from: rpc::PeerIdentity, request: rpc::Request) -> rpc::Response {
-        let node = self.node.clone();
-        node.pool.set_load(node.load().to_bits());
-        let (head, body) = match decode::<Request>(&request.head, request.body) {
-            Ok((decoded, body)) => {
-                let name = decoded.name();
-                let trace = request.trace_id;
-                let span = tracing::debug_span!("request", name, peer = %from.name, session = format!("{trace:016x}"));
-                let handled = node.handle(NodeId(from.node_id), decoded, body).instrument(span);
-                // A task of its own: what was begun is finished, even if the caller gives up.
-                let task = tokio::spawn(rpc::trace::scope(trace, handled));
-                let failed = |_| (Response::Failed(Failure::Temporary("the request failed".into())), Bytes::new());
-                let (response, body) = task.await.unwrap_or_else(failed);
-                encode(&response, body)
-            }
-            Err(error) => {
-                tracing::warn!(peer = %from.name, %error, "request not understood");
-                let refusal = Response::Failed(Failure::Invalid("request not understood".into()));
-                encode(&refusal, Bytes::new())
-            }
-        }
-        .unwrap_or_default();
+        let from_id = NodeId(from.node_id);
+        let trace = request.trace_id;
+        let span = tracing::debug_span!("peer", peer = %from.name, session = format!("{trace:016x}"));
+        let answered = answer(self.node.clone(), from_id, request.head, request.body).instrument(span);
+        // A task of its own: what was begun is finished, even if the caller gives up.
+        let task = tokio::spawn(rpc::trace::scope(trace, answered));
+        let (head, body) = match task.await {
+            Ok(answer) => answer,
+            Err(_) => coded(&Response::Failed(Failure::Temporary("the request failed".into())), Bytes::new()),
+        };
         rpc::Response { status: 0, head, body }
     }
+}
+
+/// Head and body of the answer to a peer's request.
+pub async fn answer(node: Arc<Node>, from: NodeId, head: Bytes, body: Bytes) -> (Bytes, Bytes) {
+    node.transport.set_load(node.load());
+    match decode::<Request>(&head, body) {
+        Ok((request, body)) => {
+            let span = tracing::debug_span!("request", name = request.name());
+            let (response, body) = node.handle(from, request, body).instrument(span).await;
+            coded(&response, body)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "request not understood");
+            coded(&Response::Failed(Failure::Invalid("request not understood".into())), Bytes::new())
+        }
+    }
+}
+
+fn coded(response: &Response, body: Bytes) -> (Bytes, Bytes) {
+    encode(response, body).unwrap_or_default()
 }

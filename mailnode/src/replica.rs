@@ -4,7 +4,7 @@ use crate::node::Node;
 use crate::wire::{Failure, PAGE, PendingEntry, Request, Response, Updated, Version};
 use bytes::Bytes;
 use cluster::{BlobId, Bucket, Entry, EntryId, NodeId, UserId};
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use storage::{Durability, Outcome, Write};
 
@@ -71,11 +71,8 @@ pub async fn update(
     let mut writes = Vec::with_capacity(entries.len());
     for pending in entries {
         let entry = pending.entry;
-        if !entry.replicas.value.contains(&node.id) {
-            // We are no replica (any more): nothing to keep, and whoever tells us may forget that we are owed it.
-            outcomes.push(Some(Updated::Same));
-            writes.push(Write::Forget { user: entry.user, entry: entry.id });
-        } else if entry.is_live() && !node.store.has_blob(entry.blob.id).map_err(disk)? {
+        // If we are no replica (any more) the store keeps the version like a tombstone, and no body.
+        if will_be_copy(node, &entry)? && !node.store.has_blob(entry.blob.id).map_err(disk)? {
             outcomes.push(Some(Updated::NoBody));
         } else {
             outcomes.push(None);
@@ -117,6 +114,15 @@ pub async fn update(
     Ok(outcomes)
 }
 
+/// Will the entry be a copy here, with what is known here already?
+fn will_be_copy(node: &Node, entry: &Entry) -> Result<bool, Failure> {
+    let mut joined = entry.clone();
+    if let Some(known) = node.store.entry(entry.user, entry.id).map_err(disk)? {
+        joined.merge(&known);
+    }
+    Ok(node.store.holds(&joined))
+}
+
 /// Peers have these versions; the update log need not keep them for it.
 ///
 /// # Errors
@@ -156,7 +162,7 @@ pub fn users(node: &Node, buckets: &[Bucket]) -> Result<Response, Failure> {
 /// If the disk fails.
 pub fn missing(node: &Node, blobs: Vec<BlobId>) -> Result<Response, Failure> {
     let mut missing = Vec::new();
-    let blobs: HashSet<BlobId> = blobs.into_iter().collect();
+    let blobs: BTreeSet<BlobId> = blobs.into_iter().collect();
     for id in blobs {
         if !node.store.has_blob(id).map_err(disk)? {
             missing.push(id);
@@ -170,7 +176,11 @@ pub fn missing(node: &Node, blobs: Vec<BlobId>) -> Result<Response, Failure> {
 /// # Errors
 /// [`Failure::NotFound`]: ask another replica.
 pub async fn blob(node: &Node, id: BlobId) -> Result<Bytes, Failure> {
-    node.store.blob(id).await.map_err(disk)?.ok_or(Failure::NotFound)
+    let body = node.store.blob(id).await.map_err(disk)?;
+    if body.is_none() {
+        node.healing.body_missing(id);
+    }
+    body.ok_or(Failure::NotFound)
 }
 
 /// Serves what peers ask of this replica; other requests are not for it.

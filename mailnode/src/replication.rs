@@ -11,12 +11,15 @@ use crate::wire::{PAGE, PendingEntry, Request, Response, Updated, Version};
 use cluster::redelivery::GRACE;
 use cluster::{Entry, EntryId, NodeId, Redelivery};
 use futures_util::future::join_all;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A replica that did not answer within this is left to redelivery.
 const DEADLINE: Duration = Duration::from_secs(1);
+/// A replica that lacks a body is asked again so soon.
+const BODY_ON_ITS_WAY: Duration = Duration::from_millis(5);
 /// Acknowledgements are collected for so long before they are passed on.
 const RETIRE_EVERY: Duration = Duration::from_millis(200);
 /// Acknowledgements waiting to be passed on; beyond it they are dropped, and redelivery finds out by itself.
@@ -37,7 +40,7 @@ pub struct Pushed {
 #[derive(Default)]
 pub struct Replication {
     /// (whom to tell, who has it) -> versions.
-    retires: Mutex<HashMap<(NodeId, NodeId), Vec<Version>>>,
+    retires: Mutex<BTreeMap<(NodeId, NodeId), Vec<Version>>>,
 }
 
 fn version(entry: &Entry, digest: u64) -> Version {
@@ -54,26 +57,20 @@ impl Replication {
                 by_node.entry(replica).or_default().push(at);
             }
         }
-        let known: HashSet<NodeId> = node.topology.readable().into_iter().map(|(id, _)| id).collect();
+        let known: BTreeSet<NodeId> = node.topology.readable().into_iter().map(|(id, _)| id).collect();
         let reachable = by_node.iter().filter(|(replica, _)| known.contains(replica));
         let calls =
             reachable.flat_map(|(&replica, indexes)| indexes.chunks(PAGE).map(move |page| (replica, page)));
         let entries = &entries;
         let answers = join_all(calls.map(|(replica, page)| async move {
-            let updates = page
-                .iter()
-                .filter_map(|&at| entries.get(at))
-                .map(|entry| PendingEntry { pending: others(entry, replica), entry: entry.clone() });
-            let request = Request::Update { entries: updates.collect() };
-            (replica, page, node.call(replica, request, DEADLINE).await)
+            (replica, page, update_replica(node, replica, entries, page).await)
         }))
         .await;
         let mut acks: Vec<Vec<(NodeId, u64)>> = vec![Vec::new(); entries.len()];
         let mut pushed = Pushed::default();
         for (replica, page, answer) in answers {
-            let Ok(Response::Updated(newer)) = answer else { continue };
-            for (&at, outcome) in page.iter().zip(newer) {
-                match outcome {
+            for (&at, outcome) in page.iter().zip(answer) {
+                match outcome.unwrap_or(Updated::NoBody) {
                     Updated::Same => acks[at].push((replica, entries[at].digest())),
                     Updated::Newer(newer) => {
                         acks[at].push((replica, newer.digest()));
@@ -125,6 +122,37 @@ impl Replication {
     }
 }
 
+/// Sends new versions to one replica; None for those that it did not take. The manager hears of a message as soon
+/// as its first copy is on disk, so another replica may still be writing the body: it is asked again until it has
+/// it. Were it left to redelivery, a UID would be on one disk while clients are shown it.
+async fn update_replica(
+    node: &Arc<Node>,
+    replica: NodeId,
+    entries: &[Entry],
+    page: &[usize],
+) -> Vec<Option<Updated>> {
+    let begun = Instant::now();
+    let mut outcomes: Vec<Option<Updated>> = page.iter().map(|_| None).collect();
+    loop {
+        let open: Vec<usize> = (0..page.len()).filter(|&at| outcomes[at].is_none()).collect();
+        let updates = open
+            .iter()
+            .filter_map(|&at| entries.get(page[at]))
+            .map(|entry| PendingEntry { pending: others(entry, replica), entry: entry.clone() });
+        let request = Request::Update { entries: updates.collect() };
+        let Ok(Response::Updated(answer)) = node.call(replica, request, DEADLINE).await else { return outcomes };
+        for (at, outcome) in open.into_iter().zip(answer) {
+            if !matches!(outcome, Updated::NoBody) {
+                outcomes[at] = Some(outcome);
+            }
+        }
+        if outcomes.iter().all(Option::is_some) || begun.elapsed() > DEADLINE {
+            return outcomes;
+        }
+        tokio::time::sleep(BODY_ON_ITS_WAY).await;
+    }
+}
+
 fn others(entry: &Entry, me: NodeId) -> Vec<NodeId> {
     entry.replicas.value.iter().copied().filter(|&replica| replica != me).collect()
 }
@@ -142,11 +170,11 @@ pub async fn retire_loop(node: Arc<Node>) {
 pub async fn redelivery_loop(node: Arc<Node>) {
     let started = Instant::now();
     let redelivery = Arc::new(Mutex::new(Redelivery::default()));
-    let mut lives = HashMap::new();
+    let mut lives = BTreeMap::new();
     let mut tick = tokio::time::interval(REDELIVER_EVERY);
     loop {
         tick.tick().await;
-        let readable: HashMap<_, _> = node.topology.readable().into_iter().collect();
+        let readable: BTreeMap<_, _> = node.topology.readable().into_iter().collect();
         for peer in node.store.pending_peers() {
             let life = readable.get(&peer).copied();
             let mut state = redelivery.lock().unwrap_or_else(PoisonError::into_inner);
@@ -220,7 +248,7 @@ async fn redeliver(node: &Arc<Node>, peer: NodeId) -> bool {
 
 /// The peer may lack the bodies of entries made while it was away. Bodies it has cost one small question.
 async fn send_bodies(node: &Arc<Node>, peer: NodeId, entries: Vec<Entry>) -> bool {
-    let mut asked = HashSet::new();
+    let mut asked = BTreeSet::new();
     let ids: Vec<_> = entries.iter().map(|entry| entry.blob.id).filter(|id| asked.insert(*id)).collect();
     let deadline = Duration::from_secs(5);
     let Ok(Response::Missing(missing)) = node.call(peer, Request::Missing { blobs: ids }, deadline).await

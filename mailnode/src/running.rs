@@ -1,22 +1,14 @@
 //! A running node: its parts put together, its tasks, and how it stops.
 
 use crate::admin;
-use crate::clock::NodeClock;
+use crate::assembly::Assembly;
 use crate::config::{Config, Listeners};
-use crate::crypto::Keys;
-use crate::manager::Manager;
-use crate::manager::PASSWORD_CHECKS;
-use crate::membership::{self, MembershipHandle};
-use crate::metrics::Metrics;
-use crate::node::{Node, Settings};
-use crate::notices::Notices;
+use crate::healing;
+use crate::membership;
+use crate::node::Node;
 use crate::peer_server::{self, PeerServer};
-use crate::replication::{self, Replication};
-use crate::sessions::Watchers;
 use crate::sessions::listener::{self, Protocol};
-use crate::topology::Topology;
-use crate::userdb::UserDatabase;
-use cluster::{Addresses, Incarnation, NodeId, Policy};
+use cluster::{Incarnation, NodeId};
 use lease::LeaseService;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -63,12 +55,6 @@ pub struct RunningNode {
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Blocks of the index kept in memory, in bytes.
 const INDEX_CACHE: u64 = 64 << 20;
-/// How often idle soft state is dropped.
-const SWEEP: Duration = Duration::from_secs(5);
-/// Mail maps are asked for again so long after a change of view: a delivery that was on its way to the old
-/// manager may have missed us.
-const ASK_AGAIN: Duration = Duration::from_secs(3);
-
 /// Opens the disk, binds the ports, joins the cluster.
 ///
 /// # Errors
@@ -80,42 +66,14 @@ pub async fn start<L: LeaseService>(
 ) -> Result<RunningNode, StartError> {
     let id = NodeId::of_name(&config.name);
     let incarnation = Incarnation(crate::clock::wall_millis());
-    let metrics = Metrics::new().map_err(|error| StartError::new("metrics", error))?;
-    let store = open_store(&config.data_directory)?;
-    let keys = Keys::new(&credentials.cluster_secret)
-        .map_err(|error| StartError::new("cluster.secretFile", error))?;
-    let skew = Duration::from_secs(config.cluster.max_clock_skew_seconds);
-    let (membership, driver) = MembershipHandle::new();
+    let store = open_store(config, id, &leases).await?;
     let this = Arc::new(OnceLock::<Weak<Node>>::new());
     let endpoint = peer_server::endpoint(config, credentials.node, id, incarnation, this.clone())
         .map_err(|error| StartError::new("cluster", error))?;
-    let node = Arc::new(Node {
-        id,
-        settings: Settings {
-            name: config.name.clone(),
-            host_name: config.host_name().to_owned(),
-            replication: config.replication,
-            placement: Policy::Spread(config.spread),
-            limits: config.limits,
-            clear_text_login: config.clear_text_login,
-        },
-        clock: NodeClock::new(id, skew),
-        keys,
-        users: UserDatabase::new(this.clone(), id, config.user_database.embedded.replicas, store.clone())
-            .map_err(|error| StartError::new("dataDirectory", error))?,
-        store,
-        topology: Topology::new(id),
-        manager: Manager::default(),
-        replication: Replication::default(),
-        notices: Notices::default(),
-        watchers: Watchers::default(),
-        membership,
-        metrics,
-        pool: rpc::Pool::new(endpoint.clone()),
-        password_slots: Semaphore::new(PASSWORD_CHECKS),
-        password_key: rand::random(),
-    });
-    let _ = this.set(Arc::downgrade(&node));
+    let transport = Arc::new(rpc::Pool::new(endpoint.clone()));
+    let assembly =
+        Assembly::new(config, &credentials.cluster_secret, store, transport, incarnation, &this)?;
+    let node = assembly.node.clone();
     let (stopping, stopped) = watch::channel(false);
     let (closing, closed) = watch::channel(false);
     let mut tasks = JoinSet::new();
@@ -125,33 +83,46 @@ pub async fn start<L: LeaseService>(
         admin_token: credentials.admin_token,
         mail_tls: credentials.mail,
         slots: slots.clone(),
+        farewell: farewell(closed.clone(), node.healing.watch_draining(), &mut tasks),
         closed,
     };
     bind(&node, &config.listeners, ports, &mut tasks, &stopped).await?;
-    let member = lease_of(config, incarnation);
-    tasks.spawn(membership::run(node.clone(), driver, leases, member, stopped.clone()));
-    tasks.spawn(until(stopped.clone(), replication::retire_loop(node.clone())));
-    tasks.spawn(until(stopped.clone(), replication::redelivery_loop(node.clone())));
-    tasks.spawn(until(stopped.clone(), sweep_loop(node.clone())));
-    tasks.spawn(until(stopped, view_loop(node.clone())));
+    assembly.start(leases, &mut tasks, &stopped);
     Ok(RunningNode { node, closing, stopping, tasks, slots, connections: config.limits.connections })
 }
 
-fn open_store(directory: &Path) -> Result<Store, StartError> {
+async fn open_store<L: LeaseService>(config: &Config, id: NodeId, leases: &L) -> Result<Store, StartError> {
+    let directory = &config.data_directory;
+    let lifetime = Duration::from_secs(config.healing.tombstone_lifetime_seconds);
+    let store = open_log(directory, id, lifetime)?;
+    let view = membership::remembered(&store);
+    let outdated = healing::outdated::check(&store, id, &view, lifetime, leases).await;
+    if !outdated.map_err(|error| StartError::new("dataDirectory", error))? {
+        return Ok(store);
+    }
+    store.close();
+    drop(store);
+    let aside = healing::outdated::move_aside(directory)
+        .map_err(|error| StartError::new("dataDirectory", error))?;
+    tracing::error!(
+        aside = %aside.display(),
+        "this disk was away for longer than the tombstone lifetime and the cluster went on without it: it starts \
+         empty and is refilled; the old log is kept aside"
+    );
+    open_log(directory, id, lifetime)
+}
+
+fn open_log(directory: &Path, id: NodeId, tombstone_lifetime: Duration) -> Result<Store, StartError> {
     let wrong = |error: &dyn std::fmt::Display| StartError::new("dataDirectory", error);
     std::fs::create_dir_all(directory)
         .map_err(|error| StartError(format!("dataDirectory: {}: {error}", directory.display())))?;
     let disk = FileDisk::open(directory.join("log")).map_err(|error| wrong(&error))?;
     let index = FjallIndex::open(directory.join("index"), INDEX_CACHE).map_err(|error| wrong(&error))?;
+    let options = storage::Options { node: Some(id), tombstone_lifetime, ..storage::Options::default() };
     let (store, recovery) =
-        Store::open(disk, index, storage::Options::default()).map_err(|error| wrong(&error))?;
+        Store::open(disk, index, options).map_err(|error| wrong(&error))?;
     tracing::info!(?recovery, "log recovered");
     Ok(store)
-}
-
-fn lease_of(config: &Config, incarnation: Incarnation) -> lease::MemberLease {
-    let addresses = Addresses { rpc: config.advertised_rpc(), http: config.listeners.http.to_string() };
-    lease::MemberLease::new(&config.name, incarnation, addresses, config.zone.clone())
 }
 
 /// What the listeners need.
@@ -161,6 +132,31 @@ struct Ports {
     mail_tls: TlsAcceptor,
     slots: Arc<Semaphore>,
     closed: watch::Receiver<bool>,
+    /// True while sessions are to end: the node stops, or drains.
+    farewell: watch::Receiver<bool>,
+}
+
+/// True while either is.
+fn farewell(
+    mut closed: watch::Receiver<bool>,
+    mut draining: watch::Receiver<bool>,
+    tasks: &mut JoinSet<()>,
+) -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(*draining.borrow());
+    tasks.spawn(async move {
+        loop {
+            let ends = *closed.borrow_and_update();
+            let _ = sender.send_replace(ends || *draining.borrow_and_update());
+            if ends {
+                return;
+            }
+            tokio::select! {
+                changed = closed.changed() => if changed.is_err() { return },
+                changed = draining.changed() => if changed.is_err() { return },
+            }
+        }
+    });
+    receiver
 }
 
 async fn listen(field: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -203,44 +199,10 @@ async fn bind(
         let Some(address) = address else { continue };
         let port = listen(field, address).await?;
         let (tls, slots) = (ports.mail_tls.clone(), ports.slots.clone());
-        tasks.spawn(listener::serve(node.clone(), port, protocol, tls, slots, ports.closed.clone()));
+        let stop = listener::Stop { accepting: ports.closed.clone(), sessions: ports.farewell.clone() };
+        tasks.spawn(listener::serve(node.clone(), port, protocol, tls, slots, stop));
     }
     Ok(())
-}
-
-async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()>) {
-    tokio::select! {
-        () = work => {}
-        _ = stopped.wait_for(|stopping| *stopping) => {}
-    }
-}
-
-async fn sweep_loop(node: Arc<Node>) {
-    let mut tick = tokio::time::interval(SWEEP);
-    loop {
-        tick.tick().await;
-        node.manager.sweep(&node);
-        node.watchers.sweep();
-    }
-}
-
-/// What follows from a new view: records and mail maps of our buckets, and sessions that look for their manager.
-async fn view_loop(node: Arc<Node>) {
-    let mut views = node.topology.watch();
-    while views.changed().await.is_ok() {
-        let state = views.borrow_and_update().clone();
-        tracing::info!(epoch = state.view.epoch.0, members = state.view.members.len(), "view installed");
-        node.users.install_view(&state).await;
-        node.manager.knowledge.rebuild(&node, false).await;
-        node.watchers.wake_all();
-        let node = node.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(ASK_AGAIN).await;
-            if node.topology.now().view.epoch == state.view.epoch {
-                node.manager.knowledge.rebuild(&node, true).await;
-            }
-        });
-    }
 }
 
 impl RunningNode {

@@ -3,15 +3,16 @@
 use crate::metrics::set;
 use crate::node::Node;
 use crate::wire::NodeStatus;
-use cluster::{Bucket, MemberState, NodeId};
-use std::collections::HashSet;
+use cluster::healing::{Judgement, Planner};
+use cluster::{Bucket, Entry, MemberState, NodeId};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Node {
     /// For `cluster status`. Counting under-replicated entries reads all entries here while a replica is away.
     pub async fn status(self: &Arc<Self>) -> NodeStatus {
         let node = self.clone();
-        let counted = tokio::task::spawn_blocking(move || node.under_replicated()).await;
+        let counted = crate::environment::blocking(move || node.under_replicated()).await;
         let log = self.store.metrics();
         NodeStatus {
             load: self.store.load(),
@@ -20,23 +21,36 @@ impl Node {
             live_bytes: log.live_bytes,
             dead_bytes: log.dead_bytes,
             active_users: self.manager.active_users() as u64,
+            healing: self.healing.status(self.users.buckets_left()),
         }
     }
 
     fn pending_updates(&self) -> u64 {
-        self.store.pending_peers().into_iter().map(|peer| self.store.pending_count(peer)).sum()
+        // What is kept for nodes that left for good is nothing that anybody waits for.
+        let state = self.topology.now();
+        let members = state.view.members.iter().map(|member| self.store.pending_count(member.id));
+        members.sum()
     }
 
-    /// Live entries with a replica that does not serve, counted by the first of their replicas that does.
+    /// Live entries with too few replicas or one that does not serve, counted by the first of their replicas that
+    /// does, or by who will see to it.
     fn under_replicated(&self) -> u64 {
         let state = self.topology.now();
-        let serving: HashSet<NodeId> = state.view.serving().map(|member| member.id).collect();
-        if state.view.members.iter().all(|member| serving.contains(&member.id)) {
+        let serving: BTreeSet<NodeId> = state.view.serving().map(|member| member.id).collect();
+        if self.healing.is_idle() && state.view.members.iter().all(|member| serving.contains(&member.id)) {
             return 0;
         }
-        let wanting = |replicas: &[NodeId]| {
+        let planner = Planner::new(self.id, self.settings.replication.factor, &state.view);
+        let wanting = |entry: &Entry| {
+            let replicas = &entry.replicas.value;
             let first = replicas.iter().find(|replica| serving.contains(replica));
-            first == Some(&self.id) && replicas.iter().any(|replica| !serving.contains(replica))
+            match planner.judge(entry) {
+                Judgement::Mine(_) => true,
+                Judgement::Others => false,
+                Judgement::Whole => {
+                    first == Some(&self.id) && replicas.iter().any(|replica| !serving.contains(replica))
+                }
+            }
         };
         Bucket::all()
             .filter_map(|bucket| self.store.users(bucket).ok())
@@ -44,7 +58,7 @@ impl Node {
             .filter_map(|user| self.store.fragment(user).ok())
             .map(|fragment| {
                 let live = fragment.entries().filter(|entry| entry.is_live());
-                live.filter(|entry| wanting(&entry.replicas.value)).count() as u64
+                live.filter(|entry| wanting(entry)).count() as u64
             })
             .sum()
     }
@@ -63,6 +77,9 @@ impl Node {
             let count = state.view.members.iter().filter(|member| member.state == kind).count();
             metrics.members.with_label_values(&[label]).set(count as i64);
         }
+        let healing = self.healing.status(0);
+        metrics.healing.entries_left.set(healing.entries_left as i64);
+        metrics.healing.bytes_left.set(healing.bytes_left as i64);
         metrics.active_users.set(self.manager.active_users() as i64);
         metrics.pending_updates.set(self.pending_updates() as i64);
         let log = self.store.metrics();
@@ -78,7 +95,7 @@ impl Node {
     }
 
     fn update_rpc_metrics(&self) {
-        let (metrics, now) = (&self.metrics.rpc, self.pool.endpoint().metrics().snapshot());
+        let (metrics, now) = (&self.metrics.rpc, self.transport.metrics());
         set(&metrics.calls, now.calls);
         for (reason, total) in [
             ("unreachable", now.calls_unreachable),

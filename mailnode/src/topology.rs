@@ -2,10 +2,11 @@
 //! All of it soft.
 
 use cluster::{Bucket, Candidate, Incarnation, Load, Member, NodeId, UserId, UserMap, View};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// A view and what follows from it.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,8 +21,8 @@ const STALE_LOAD: Duration = Duration::from_secs(10);
 pub struct Topology {
     me: NodeId,
     state: watch::Sender<Arc<ClusterState>>,
-    avoided: watch::Sender<HashSet<NodeId>>,
-    loads: Mutex<HashMap<NodeId, (Load, Instant)>>,
+    avoided: watch::Sender<BTreeSet<NodeId>>,
+    loads: Mutex<BTreeMap<NodeId, (Load, Instant)>>,
 }
 
 impl Topology {

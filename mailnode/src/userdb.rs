@@ -10,6 +10,7 @@ mod cache;
 mod client;
 mod machine;
 
+use crate::environment;
 use crate::node::Node;
 use crate::topology::ClusterState;
 use crate::wire::Failure;
@@ -66,7 +67,7 @@ impl UserDatabase {
         store: Store,
     ) -> Result<Self, String> {
         let machine = Machine::start(node.clone(), me, replicas, store)?;
-        let accounts = Arc::new(Accounts::new(Client::new(node.clone()), rand::random));
+        let accounts = Arc::new(Accounts::new(Client::new(node.clone()), environment::random_bytes));
         tokio::spawn(repair_loop(node, Arc::downgrade(&accounts)));
         let caches = (Cache::default(), Cache::default(), Cache::default());
         Ok(Self { machine, accounts, addresses: caches.0, logins: caches.1, domains: caches.2 })
@@ -93,6 +94,12 @@ impl UserDatabase {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Buckets whose records this node should have and has not caught up with.
+    pub fn buckets_left(&self) -> u64 {
+        let (ready, all) = self.machine.progress();
+        all.saturating_sub(ready) as u64
     }
 
     /// All users an address leads to, aliases expanded.
@@ -167,7 +174,19 @@ impl UserDatabase {
     /// # Errors
     /// As [`Accounts::add_user`].
     pub async fn add_user(&self, address: &str, password: String, quota: u64) -> Result<Profile, Failure> {
-        let credentials = hashed(password).await?;
+        self.add_account(address, hashed(password).await?, quota).await
+    }
+
+    /// [`UserDatabase::add_user`], with a password that was hashed before.
+    ///
+    /// # Errors
+    /// As [`Accounts::add_user`].
+    pub async fn add_account(
+        &self,
+        address: &str,
+        credentials: Credentials,
+        quota: u64,
+    ) -> Result<Profile, Failure> {
         let at = self.machine.node()?.clock.now();
         let outcome = self.accounts.add_user(address, credentials, quota, at).await;
         self.forget();
@@ -260,7 +279,7 @@ impl UserDatabase {
 
 async fn hashed(password: String) -> Result<Credentials, Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::Temporary(format!("the password: {error}"));
-    tokio::task::spawn_blocking(move || Credentials::new(&password))
+    environment::blocking(move || Credentials::new(&password))
         .await
         .map_err(|error| failed(&error))?
         .map_err(|error| failed(&error))

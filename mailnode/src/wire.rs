@@ -3,6 +3,8 @@
 //! added at the end.
 
 use bytes::Bytes;
+use crate::healing::{DrainProgress, HealingStatus};
+use cluster::anti_entropy::{Page, Question};
 use cluster::mailbox::FlagChange;
 use cluster::{Bucket, Entry, EntryId, Epoch, FolderId, MailMap, NodeId, UserId, View};
 use directory::embedded::{EmbeddedRequest, EmbeddedResponse};
@@ -47,6 +49,20 @@ pub enum Request {
     Status,
     /// The sender could not keep all notices for the receiver: read the sender's fragments again.
     NoticesLost,
+    /// Anti-entropy: what do you have of what we both should have?
+    Compare(Question),
+    /// All that you know of these entries, copies or not.
+    Entries { ids: Vec<(UserId, EntryId)> },
+    /// Go out of service, or come back.
+    Drain { draining: bool },
+    DrainProgress,
+}
+
+/// Answers to [`Question`]s.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    Digests(Vec<u64>),
+    Items(Page),
 }
 
 /// An entry and the peers that are not known to have this version (the update log's remaining nodes).
@@ -166,6 +182,8 @@ pub enum Response {
     User(UserReply),
     Directory(EmbeddedResponse),
     Status(NodeStatus),
+    Compared(Answer),
+    DrainProgress(DrainProgress),
 }
 
 /// What a node says of itself in `cluster status`.
@@ -179,6 +197,8 @@ pub struct NodeStatus {
     pub live_bytes: u64,
     pub dead_bytes: u64,
     pub active_users: u64,
+    #[serde(default)]
+    pub healing: HealingStatus,
 }
 
 /// Why a node did not do what it was asked to do, and what to do about it.
@@ -310,6 +330,10 @@ impl Request {
             Self::Directory(_) => "directory",
             Self::Status => "status",
             Self::NoticesLost => "notices-lost",
+            Self::Compare(_) => "compare",
+            Self::Entries { .. } => "entries",
+            Self::Drain { .. } => "drain",
+            Self::DrainProgress => "drain-progress",
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod directory;
+mod drain;
 mod health;
 
 pub use self::cluster::ClusterStatus;
@@ -70,6 +71,7 @@ pub fn router(node: Arc<Node>, token: &str) -> Router {
         .route("/v1/aliases", get(directory::list_aliases).post(directory::add_alias))
         .route("/v1/aliases/{address}", axum::routing::delete(directory::remove_alias))
         .route("/v1/cluster", get(cluster::status))
+        .route("/v1/nodes/{name}/drain", get(drain::progress).post(drain::begin).delete(drain::cancel))
         .layer(middleware::from_fn_with_state(state.clone(), authenticate));
     Router::new()
         .route("/healthz", get(health::healthz))

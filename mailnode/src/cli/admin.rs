@@ -1,6 +1,7 @@
 //! Commands that ask a node through its admin API.
 
 use super::{CliError, Target};
+use crate::healing::DrainProgress;
 use crate::admin::{Alias, ClusterStatus, NewDomain, NewPassword, NewUser, User};
 use clap::Subcommand;
 use serde::Serialize;
@@ -64,6 +65,17 @@ pub enum ClusterCommand {
     Status {
         #[arg(long)]
         json: bool,
+    },
+    /// Take a node out of service: its mail gets copies elsewhere, its sessions end. Returns when nothing lives only
+    /// there, and it may be stopped for good.
+    Drain {
+        node: String,
+        /// Put it back into service.
+        #[arg(long)]
+        cancel: bool,
+        /// Begin, and do not wait.
+        #[arg(long, conflicts_with = "cancel")]
+        no_wait: bool,
     },
 }
 
@@ -225,8 +237,49 @@ pub fn alias(target: &Target, command: AliasCommand) -> Result<(), CliError> {
 }
 
 pub fn cluster(target: &Target, command: ClusterCommand) -> Result<(), CliError> {
-    let ClusterCommand::Status { json } = command;
     let client = Client::new(target)?;
+    match command {
+        ClusterCommand::Status { json } => status(&client, json),
+        ClusterCommand::Drain { node, cancel: true, .. } => {
+            client.call("DELETE", &format!("/v1/nodes/{}/drain", escape(&node)), None).map(|_| ())
+        }
+        ClusterCommand::Drain { node, no_wait, .. } => drain(&client, &node, no_wait),
+    }
+}
+
+fn drain(client: &Client, node: &str, no_wait: bool) -> Result<(), CliError> {
+    let path = format!("/v1/nodes/{}/drain", escape(node));
+    client.call("POST", &path, None)?;
+    if no_wait {
+        return Ok(());
+    }
+    let mut said = String::new();
+    loop {
+        let now: DrainProgress = client.get(&path)?;
+        if now.done {
+            println!("{node} is drained");
+            return Ok(());
+        }
+        if !now.draining {
+            return Err(CliError::new(format!("the drain of {node} was cancelled")));
+        }
+        let text = format!(
+            "messages left {}, updates on their way {}, user database buckets {}, connections {}, still named by {}",
+            now.copies,
+            now.updates,
+            now.buckets,
+            now.connections,
+            if now.named_by.is_empty() { "nobody".into() } else { now.named_by.join(", ") },
+        );
+        if text != said {
+            println!("{text}");
+            said = text;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn status(client: &Client, json: bool) -> Result<(), CliError> {
     let text = client.call("GET", "/v1/cluster", None)?;
     if json {
         println!("{text}");

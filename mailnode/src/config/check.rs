@@ -69,6 +69,21 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     if !(1..=1000).contains(&config.spread) {
         return Err(refuse("spread", "must be 1 to 1000 nodes"));
     }
+    let healing = &config.healing;
+    if !(5..=30 * 24 * 3_600).contains(&healing.replace_after_seconds) {
+        return Err(refuse("healing.replaceAfterSeconds", "must be 5 seconds to 30 days"));
+    }
+    if !(64 << 10..=10 << 30).contains(&healing.bytes_per_second) {
+        return Err(refuse("healing.bytesPerSecond", "must be 64 KiB to 10 GiB"));
+    }
+    if !(60..=365 * 24 * 3_600).contains(&healing.tombstone_lifetime_seconds)
+        || healing.tombstone_lifetime_seconds < healing.replace_after_seconds
+    {
+        return Err(refuse(
+            "healing.tombstoneLifetimeSeconds",
+            "must be a minute to a year, and at least replaceAfterSeconds",
+        ));
+    }
     if !(1..=7).contains(&config.user_database.embedded.replicas) {
         return Err(refuse("userDatabase.embedded.replicas", "must be 1 to 7"));
     }

@@ -32,6 +32,8 @@ pub struct Config {
     #[serde(default = "default_spread")]
     pub spread: usize,
     #[serde(default)]
+    pub healing: HealingConfig,
+    #[serde(default)]
     pub user_database: UserDatabaseConfig,
     pub listeners: Listeners,
     #[serde(default)]
@@ -125,6 +127,26 @@ pub struct ReplicationConfig {
 impl Default for ReplicationConfig {
     fn default() -> Self {
         Self { factor: 2, min_copies: 2 }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct HealingConfig {
+    /// A node that was dead for so long is replaced.
+    pub replace_after_seconds: u64,
+    /// Bodies copied to heal, at each node.
+    pub bytes_per_second: u64,
+    pub tombstone_lifetime_seconds: u64,
+}
+
+impl Default for HealingConfig {
+    fn default() -> Self {
+        Self {
+            replace_after_seconds: 600,
+            bytes_per_second: 20 << 20,
+            tombstone_lifetime_seconds: 7 * 24 * 3_600,
+        }
     }
 }
 
@@ -290,6 +312,7 @@ mod tests {
     fn the_example_is_valid_and_shows_the_defaults() {
         let config = Config::parse(EXAMPLE, &Identity::default()).unwrap();
         assert_eq!(config.replication.factor, ReplicationConfig::default().factor);
+        assert_eq!(config.healing, HealingConfig::default());
         assert_eq!(config.limits.message_bytes, Limits::default().message_bytes);
         assert_eq!(config.limits.idle_seconds, Limits::default().idle_seconds);
         assert_eq!(config.spread, default_spread());
@@ -307,6 +330,7 @@ mod tests {
         assert!(error_of("factor: 2", "factor: 0").contains("replication.factor"));
         assert!(error_of("minCopies: 2", "minCopies: 3").contains("replication.minCopies"));
         assert!(error_of("spread: 2", "spread: 0").contains("spread"));
+        assert!(error_of("replaceAfterSeconds: 600", "replaceAfterSeconds: 1").contains("healing.replaceAfterSeconds"));
         assert!(error_of("name: node-1", "name: 'no spaces please'").contains("name"));
         assert!(error_of("smtp: 127.0.0.1:2501", "smtp: nonsense").contains("listeners.smtp"));
         assert!(error_of("zone:", "zoone:").contains("zoone"));

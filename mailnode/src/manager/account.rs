@@ -3,12 +3,14 @@
 
 use super::mailbox::{Mailbox, make_durable, notify, refresh, reserve};
 use super::{UserCell, lock};
+use crate::environment;
 use crate::node::Node;
 use crate::wire::{Failure, Password, UserOp, UserReply};
 use cluster::{FolderId, Timestamp, UidBlock, UserId};
 use directory::{Profile, Renamed};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A cached profile is used for so long without asking again.
 const FRESH: Duration = Duration::from_secs(5);
@@ -93,7 +95,7 @@ pub async fn authenticate(
     let busy = |_| Failure::Temporary("too many log-ins at once; try again".into());
     let _slot = node.password_slots.acquire().await.map_err(busy)?;
     let checked = profile.clone();
-    let right = tokio::task::spawn_blocking(move || checked.verify_password(&password.0))
+    let right = environment::blocking(move || checked.verify_password(&password.0))
         .await
         .map_err(|_| Failure::Temporary("the password could not be checked; try again".into()))?;
     if !right {
@@ -107,7 +109,7 @@ pub async fn authenticate(
 pub async fn pretend_to_check(node: &Arc<Node>, password: &str) {
     let Ok(_slot) = node.password_slots.acquire().await else { return };
     let password = password.to_owned();
-    let _ = tokio::task::spawn_blocking(move || directory::password::waste_time(&password)).await;
+    let _ = environment::blocking(move || directory::password::waste_time(&password)).await;
 }
 
 /// A change of the folder tree, and of the mail it concerns.

@@ -7,7 +7,7 @@ use crate::node::Node;
 use crate::wire::{Request, Response};
 use cluster::{Bucket, Entry, Incarnation, MailMap, NodeId, UserId};
 use futures_util::future::join_all;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ const DEADLINE: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 pub struct BucketKnowledge {
-    buckets: Mutex<HashMap<Bucket, BucketMaps>>,
+    buckets: Mutex<BTreeMap<Bucket, BucketMaps>>,
 }
 
 #[derive(Default)]
 struct BucketMaps {
     /// Members whose answer is in `maps`.
-    asked: HashMap<NodeId, Incarnation>,
-    maps: HashMap<UserId, MailMap>,
+    asked: BTreeMap<NodeId, Incarnation>,
+    maps: BTreeMap<UserId, MailMap>,
 }
 
 impl BucketKnowledge {

@@ -7,10 +7,11 @@ use crate::wire::{Failure, Numbered, Request, Response};
 use cluster::{Entry, FolderId, Incarnation, MailboxIndex, NodeId, UserId};
 use directory::Profile;
 use futures_util::future::join_all;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 const FRAGMENT_DEADLINE: Duration = Duration::from_secs(5);
 /// UIDs reserved at once; an unused rest is lost, which costs nothing.
@@ -24,7 +25,7 @@ pub const PATIENCE: Duration = Duration::from_secs(4);
 pub struct Mailbox {
     pub index: MailboxIndex,
     /// The fragments in the index, by node and life of the node.
-    built_from: HashMap<NodeId, Incarnation>,
+    built_from: BTreeMap<NodeId, Incarnation>,
     fetched: Option<Instant>,
     /// The profile whose reservations the index knows.
     profile: Option<Arc<Profile>>,
@@ -33,7 +34,7 @@ pub struct Mailbox {
 impl Mailbox {
     pub fn new(user: UserId) -> Self {
         let index = MailboxIndex::new(user);
-        Self { index, built_from: HashMap::new(), fetched: None, profile: None }
+        Self { index, built_from: BTreeMap::new(), fetched: None, profile: None }
     }
 
     fn know(&mut self, profile: &Arc<Profile>) {

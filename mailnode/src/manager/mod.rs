@@ -19,10 +19,11 @@ use crate::wire::{Failure, Numbered, UserOp, UserReply};
 use account::ProfileCache;
 use cluster::{Entry, NodeId, UserId};
 use mailbox::Mailbox;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A mailbox that nobody used for so long is dropped from memory.
 const IDLE: Duration = Duration::from_secs(300);
@@ -37,7 +38,7 @@ pub struct UserCell {
     profile: ProfileCache,
     /// Entries that deliveries told us of, not yet in the index.
     incoming: Mutex<Incoming>,
-    watchers: Mutex<HashMap<NodeId, Instant>>,
+    watchers: Mutex<BTreeMap<NodeId, Instant>>,
     /// A task is indexing what came in.
     settling: AtomicBool,
     mailbox: tokio::sync::Mutex<Mailbox>,
@@ -102,7 +103,7 @@ impl UserCell {
 /// All users that this node manages, or stands in for.
 #[derive(Default)]
 pub struct Manager {
-    users: Mutex<HashMap<UserId, Arc<UserCell>>>,
+    users: Mutex<BTreeMap<UserId, Arc<UserCell>>>,
     pub knowledge: BucketKnowledge,
 }
 
@@ -176,7 +177,7 @@ impl Manager {
         number: bool,
         acting: bool,
     ) -> Result<Vec<Option<Numbered>>, Failure> {
-        let mut by_user: HashMap<UserId, Vec<Entry>> = HashMap::new();
+        let mut by_user: BTreeMap<UserId, Vec<Entry>> = BTreeMap::new();
         for entry in &entries {
             self.check(node, entry.user, acting)?;
             self.knowledge.add(entry);

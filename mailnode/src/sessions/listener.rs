@@ -69,6 +69,16 @@ impl Stream {
         matches!(self, Self::Tls(_))
     }
 
+    /// Acknowledges the next bytes at once: a client that writes one command in two packets waits for it.
+    pub fn acknowledge_at_once(&self) {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        // Only a matter of speed.
+        let _ = stream.set_quickack(true);
+    }
+
     /// TLS from here on. Nothing that was read before counts (RFC 3207 4.2): the caller drops its buffers.
     ///
     /// # Errors
@@ -147,7 +157,7 @@ pub struct SessionContext {
     pub peer: SocketAddr,
     /// Joins this node's log lines with those of the nodes it asks: the trace id of the session's calls.
     pub session: u64,
-    /// Turns true when the node stops: sessions say goodbye.
+    /// Turns true when the node stops or drains: sessions say goodbye.
     pub stopping: watch::Receiver<bool>,
 }
 
@@ -163,6 +173,14 @@ impl SessionContext {
     }
 }
 
+/// What turns true to end listeners and sessions.
+pub struct Stop {
+    /// The node stops.
+    pub accepting: watch::Receiver<bool>,
+    /// The node stops or drains; may turn false again.
+    pub sessions: watch::Receiver<bool>,
+}
+
 /// Accepts until the node stops. `slots` bounds the connections of all listeners together.
 pub async fn serve(
     node: Arc<Node>,
@@ -170,8 +188,9 @@ pub async fn serve(
     protocol: Protocol,
     tls: TlsAcceptor,
     slots: Arc<Semaphore>,
-    mut stopping: watch::Receiver<bool>,
+    stop: Stop,
 ) {
+    let Stop { accepting: mut stopping, sessions } = stop;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -198,7 +217,7 @@ pub async fn serve(
             protocol,
             peer,
             session,
-            stopping: stopping.clone(),
+            stopping: sessions.clone(),
         };
         let span =
             tracing::info_span!("session", protocol = protocol.name(), id = format!("{session:016x}"), %peer);

@@ -8,7 +8,7 @@ pub mod smtp;
 pub mod socket;
 
 use cluster::UserId;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 /// that something changed.
 #[derive(Default)]
 pub struct Watchers {
-    users: Mutex<HashMap<UserId, Arc<watch::Sender<u64>>>>,
+    users: Mutex<BTreeMap<UserId, Arc<watch::Sender<u64>>>>,
 }
 
 impl Watchers {

@@ -17,7 +17,7 @@ use futures_util::future::join_all;
 use smtp::{
     Address, Config, Delivery, Limits, Login, LoginOutcome, Message, Mode, Next, Recipient, Session, Verdict,
 };
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -121,7 +121,7 @@ async fn verify(node: &Arc<Node>, addresses: &[Address]) -> Vec<Verdict<Targets>
     let resolved = join_all(addresses.iter().map(|address| resolve(node, address))).await;
     let users: HashSet<UserId> = resolved.iter().flatten().flatten().copied().collect();
     let users: Vec<UserId> = users.into_iter().collect();
-    let states = if users.is_empty() { HashMap::new() } else { node.verify(&users).await };
+    let states = if users.is_empty() { BTreeMap::new() } else { node.verify(&users).await };
     resolved
         .into_iter()
         .map(|resolved| match resolved {
@@ -158,7 +158,7 @@ async fn resolve(node: &Arc<Node>, address: &Address) -> Result<Vec<UserId>, Ver
 
 /// A recipient is accepted if a user behind it takes the message, and nobody behind it has to wait for it: mail
 /// to a full mailbox must not be lost without a word. Accounts that are gone or disabled do not hold up the rest.
-fn judge(users: &[UserId], states: &HashMap<UserId, Result<RecipientState, Failure>>) -> Verdict<Targets> {
+fn judge(users: &[UserId], states: &BTreeMap<UserId, Result<RecipientState, Failure>>) -> Verdict<Targets> {
     let mut targets = Vec::with_capacity(users.len());
     let (mut full, mut disabled) = (false, false);
     for user in users {
@@ -207,7 +207,7 @@ async fn deliver(node: &Arc<Node>, message: Message<Targets>) -> Vec<Delivery> {
 /// One copy for each user, and for each recipient the indexes of its users' copies.
 fn copies(recipients: &[Recipient<Targets>]) -> (Vec<delivery::Recipient>, Vec<Vec<usize>>) {
     let mut copies = Vec::with_capacity(recipients.len());
-    let mut known: HashMap<UserId, usize> = HashMap::with_capacity(recipients.len());
+    let mut known: BTreeMap<UserId, usize> = BTreeMap::new();
     let places = recipients
         .iter()
         .map(|recipient| {
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn a_full_mailbox_behind_an_alias_is_not_forgotten() {
         let accepts = || Ok(RecipientState::Accepts { mail_map: MailMap::default() });
-        let states = HashMap::from([
+        let states = BTreeMap::from([
             (UserId(1), accepts()),
             (UserId(2), Ok(RecipientState::OverQuota)),
             (UserId(3), Ok(RecipientState::Disabled)),

@@ -41,6 +41,7 @@ impl Socket {
     /// Of the connection.
     pub async fn read(&mut self, into: &mut BytesMut) -> io::Result<usize> {
         into.reserve(READ);
+        self.stream.acknowledge_at_once();
         self.stream.read_buf(into).await
     }
 

@@ -4,7 +4,8 @@ use super::{FOUND, MISSED};
 use crate::wire::Failure;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Answers kept; about 100 bytes each.
 const LIMIT: usize = 50_000;

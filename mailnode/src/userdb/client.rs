@@ -9,7 +9,8 @@ use directory::{DatabaseError, Key, Kind, Read, Records, Token};
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a request is repeated while the primary is away or not ready.
 const PATIENCE: Duration = Duration::from_secs(4);

@@ -7,7 +7,7 @@ use cluster::{NodeId, View};
 use directory::embedded::{
     Disk, DiskError, Effect, Embedded, EmbeddedRequest, EmbeddedResponse, Event, Promises,
 };
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use storage::{Durability, Store, Write};
@@ -31,7 +31,7 @@ pub struct Machine {
 
 struct State {
     core: Embedded,
-    requests: HashMap<u64, oneshot::Sender<EmbeddedResponse>>,
+    requests: BTreeMap<u64, oneshot::Sender<EmbeddedResponse>>,
     next_request: u64,
     /// Filled under the lock, so that writes keep their order.
     writes: mpsc::Sender<DiskWrite>,
@@ -82,7 +82,7 @@ impl Machine {
         };
         let (writes, pending) = mpsc::channel(WRITES);
         let core = Embedded::new(me, replicas, promises);
-        let state = State { core, requests: HashMap::new(), next_request: 0, writes };
+        let state = State { core, requests: BTreeMap::new(), next_request: 0, writes };
         let machine = Arc::new(Self { node, store: store.clone(), state: Mutex::new(state) });
         tokio::spawn(write_loop(Arc::downgrade(&machine), store, pending));
         tokio::spawn(tick_loop(Arc::downgrade(&machine)));

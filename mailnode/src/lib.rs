@@ -1,0 +1,33 @@
+//! Prickle's mail node. See docs/architecture.md for the rooms of the house and what flows between them.
+//!
+//! A library, so that the simulator (`mailnode/sim`) can run whole nodes; public is what it needs.
+
+mod admin;
+pub mod assembly;
+mod cli;
+pub mod clock;
+pub mod config;
+mod crypto;
+pub mod delivery;
+mod dev;
+pub mod environment;
+mod files;
+pub mod healing;
+mod manager;
+pub mod membership;
+mod metrics;
+pub mod node;
+mod notices;
+pub mod peer_server;
+mod replica;
+mod replication;
+mod retrieval;
+pub mod running;
+pub mod sessions;
+mod status;
+pub mod topology;
+pub mod transport;
+pub mod userdb;
+pub mod wire;
+
+pub use cli::run;
