@@ -6,6 +6,7 @@ With two copies of each message, what proves that a copy is where it should be i
 import shutil
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -17,10 +18,10 @@ from wait import eventually
 REPLACE_AFTER = 8
 
 
-def made(directory, count, **options):
-    cluster = clusters.Cluster(directory / "c", count=count, **options)
+def made(directory, count, tombstones=3600):
+    cluster = clusters.Cluster(directory / "c", count=count)
     for node in cluster.nodes:
-        settings = f"healing: {{replaceAfterSeconds: {REPLACE_AFTER}, tombstoneLifetimeSeconds: 3600}}\n"
+        settings = f"healing: {{replaceAfterSeconds: {REPLACE_AFTER}, tombstoneLifetimeSeconds: {tombstones}}}\n"
         node.config.write_text(node.config.read_text() + settings)
     cluster.start()
     cluster.add_domain()
@@ -87,6 +88,64 @@ def test_a_node_lost_for_good_is_replaced(tmp_path, report):
         # Each message that had a copy on the lost node has two again.
         cluster.kill(second)
         check([third, fourth], users, before)
+    finally:
+        cluster.close()
+
+
+def test_a_node_away_longer_than_tombstones_live_starts_empty_and_is_refilled(tmp_path):
+    cluster, users, before = made(tmp_path, 4, tombstones=12)
+    try:
+        away, second, third, fourth = cluster.nodes
+        cluster.kill(away)
+        eventually(f"{away} is given up", lambda: away.name not in members(second), REPLACE_AFTER + 15)
+        with clients.imap(second, users[0]) as imap:
+            clients.ok(imap.select("INBOX"))
+            gone = sorted(before[users[0].address, "INBOX"][1])[:10]
+            clients.ok(imap.uid("STORE", f"{gone[0]}:{gone[-1]}", "+FLAGS", r"(\Deleted)"))
+            clients.ok(imap.expunge())
+        cluster.settled(60)
+        time.sleep(12)  # Every tombstone is older than its lifetime now.
+        cluster.start_node(away)
+        aside = [path for path in (cluster.directory / "data" / away.name).iterdir() if path.name.startswith("outdated-")]
+        assert len(aside) == 1 and "starts empty" in away.process.log.read_text()
+        for uid in gone:
+            del before[users[0].address, "INBOX"][1][uid]
+        cluster.settled(60)
+        check(cluster.nodes, users, before)
+        second.process.stop()
+        check([away, third, fourth], users, before)
+    finally:
+        cluster.close()
+
+
+def test_a_damaged_body_is_read_elsewhere_and_stored_again(tmp_path):
+    cluster, users, _ = made(tmp_path, 3)
+    try:
+        text = b"Subject: large\r\n\r\n" + b"".join(b"line %06d of a large message\r\n" % line for line in range(12_000))
+        held = {node: metric(node, "prickle_log_live_bytes") for node in cluster.nodes}
+        with clients.lmtp(cluster.nodes[0]) as lmtp:
+            clients.send(lmtp, "a@example.net", [users[0].address], text)
+        holder = next(node for node in cluster.nodes if metric(node, "prickle_log_live_bytes") > held[node] + len(text))
+        cluster.settled()
+        holder.process.stop()
+        segment = max((cluster.directory / "data" / holder.name / "log").glob("*.log"))
+        with segment.open("r+b") as log:
+            log.seek(segment.stat().st_size - len(text) // 2)
+            log.write(b"damage" * 100)
+        cluster.start_node(holder)
+
+        def intact():
+            with clients.imap(holder, users[0]) as imap:
+                clients.ok(imap.select("INBOX", readonly=True))
+                return any(body.endswith(text) for _, body in clients.fetch(imap).values())
+
+        assert intact()
+        eventually("it is stored again", lambda: metric(holder, "prickle_healing_repaired_bodies_total") == 1, 10)
+        assert metric(holder, "prickle_log_corrupt_records_total") >= 1
+        for node in cluster.nodes:
+            if node is not holder:
+                cluster.kill(node)
+        assert metric(holder, "prickle_log_live_bytes") > held[holder] + len(text)
     finally:
         cluster.close()
 

@@ -76,12 +76,12 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     if !(64 << 10..=10 << 30).contains(&healing.bytes_per_second) {
         return Err(refuse("healing.bytesPerSecond", "must be 64 KiB to 10 GiB"));
     }
-    if !(60..=365 * 24 * 3_600).contains(&healing.tombstone_lifetime_seconds)
+    if !(10..=365 * 24 * 3_600).contains(&healing.tombstone_lifetime_seconds)
         || healing.tombstone_lifetime_seconds < healing.replace_after_seconds
     {
         return Err(refuse(
             "healing.tombstoneLifetimeSeconds",
-            "must be a minute to a year, and at least replaceAfterSeconds",
+            "must be 10 seconds to a year, and at least replaceAfterSeconds",
         ));
     }
     if !(1..=7).contains(&config.user_database.embedded.replicas) {

@@ -21,6 +21,7 @@ use storage::{Durability, Store, Write};
 
 /// When this node was last a member, Unix seconds.
 const SEEN_KEY: &[u8] = b"\xff\xffseen";
+/// Between two notes of it, at most.
 const NOTE: Duration = Duration::from_secs(600);
 /// Between two passes over updates for nodes that are gone.
 const FORGET: Duration = Duration::from_secs(3_600);
@@ -86,8 +87,10 @@ pub fn move_aside(data: &Path) -> io::Result<PathBuf> {
 /// Notes that this node is a member, and drops updates for nodes that left for good and, if they return, start
 /// empty anyway. Until the node stops.
 pub(super) async fn keep_watch(node: &Arc<Node>) {
-    let mut tick = tokio::time::interval(NOTE);
-    let mut passes = 0;
+    let lifetime = Duration::from_secs(node.healing.settings.tombstone_lifetime_seconds);
+    let note = NOTE.min(lifetime / 10);
+    let mut tick = tokio::time::interval(note);
+    let mut forgot = tokio::time::Instant::now();
     loop {
         tick.tick().await;
         if node.topology.member(node.id).is_some() {
@@ -96,8 +99,8 @@ pub(super) async fn keep_watch(node: &Arc<Node>) {
             if let Err(error) = node.store.commit(vec![record], Durability::Lazy).await {
                 tracing::warn!(%error, "that this node is a member is not noted");
             }
-            passes += 1;
-            if passes % (FORGET.as_secs() / NOTE.as_secs()) == 0 {
+            if forgot.elapsed() >= FORGET.min(lifetime) {
+                forgot = tokio::time::Instant::now();
                 forget_the_gone(node).await;
             }
         } else {
