@@ -4,8 +4,8 @@
 use crate::admin::{NewDomain, NewUser};
 use crate::cli::DevOptions;
 use crate::config::{
-    AdminConfig, ClusterConfig, ClusterTls, Config, EmbeddedConfig, HealingConfig, LeasesConfig, Limits, Listeners,
-    LogConfig, ReplicationConfig, UserDatabaseConfig,
+    AdminConfig, ClusterConfig, ClusterTls, Config, EmbeddedConfig, HealingConfig, LeasesConfig, Limits,
+    Listeners, LogConfig, ReplicationConfig, UserDatabaseConfig,
 };
 use crate::running::{self, Credentials, RunningNode, StartError};
 use crate::wire::Failure;

@@ -177,7 +177,10 @@ impl Metrics {
                     "prickle_healing_copied_bytes_total",
                     "Bytes of bodies copied to or from peers to heal.",
                 )?,
-                entries_left: gauge("prickle_healing_entries_left", "Entries that want another replica set.")?,
+                entries_left: gauge(
+                    "prickle_healing_entries_left",
+                    "Entries that want another replica set.",
+                )?,
                 bytes_left: gauge("prickle_healing_bytes_left", "Bytes of their bodies.")?,
             },
             rpc: RpcMetrics {

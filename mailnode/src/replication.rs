@@ -140,7 +140,9 @@ async fn update_replica(
             .filter_map(|&at| entries.get(page[at]))
             .map(|entry| PendingEntry { pending: others(entry, replica), entry: entry.clone() });
         let request = Request::Update { entries: updates.collect() };
-        let Ok(Response::Updated(answer)) = node.call(replica, request, DEADLINE).await else { return outcomes };
+        let Ok(Response::Updated(answer)) = node.call(replica, request, DEADLINE).await else {
+            return outcomes;
+        };
         for (at, outcome) in open.into_iter().zip(answer) {
             if !matches!(outcome, Updated::NoBody) {
                 outcomes[at] = Some(outcome);

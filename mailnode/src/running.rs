@@ -71,8 +71,7 @@ pub async fn start<L: LeaseService>(
     let endpoint = peer_server::endpoint(config, credentials.node, id, incarnation, this.clone())
         .map_err(|error| StartError::new("cluster", error))?;
     let transport = Arc::new(rpc::Pool::new(endpoint.clone()));
-    let assembly =
-        Assembly::new(config, &credentials.cluster_secret, store, transport, incarnation, &this)?;
+    let assembly = Assembly::new(config, &credentials.cluster_secret, store, transport, incarnation, &this)?;
     let node = assembly.node.clone();
     let (stopping, stopped) = watch::channel(false);
     let (closing, closed) = watch::channel(false);
@@ -102,8 +101,8 @@ async fn open_store<L: LeaseService>(config: &Config, id: NodeId, leases: &L) ->
     }
     store.close();
     drop(store);
-    let aside = healing::outdated::move_aside(directory)
-        .map_err(|error| StartError::new("dataDirectory", error))?;
+    let aside =
+        healing::outdated::move_aside(directory).map_err(|error| StartError::new("dataDirectory", error))?;
     tracing::error!(
         aside = %aside.display(),
         "this disk was away for longer than the tombstone lifetime and the cluster went on without it: it starts \
@@ -119,8 +118,7 @@ fn open_log(directory: &Path, id: NodeId, tombstone_lifetime: Duration) -> Resul
     let disk = FileDisk::open(directory.join("log")).map_err(|error| wrong(&error))?;
     let index = FjallIndex::open(directory.join("index"), INDEX_CACHE).map_err(|error| wrong(&error))?;
     let options = storage::Options { node: Some(id), tombstone_lifetime, ..storage::Options::default() };
-    let (store, recovery) =
-        Store::open(disk, index, options).map_err(|error| wrong(&error))?;
+    let (store, recovery) = Store::open(disk, index, options).map_err(|error| wrong(&error))?;
     tracing::info!(?recovery, "log recovered");
     Ok(store)
 }

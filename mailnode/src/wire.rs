@@ -2,8 +2,8 @@
 //! postcard. The protocol version that `rpc` negotiates names this set of messages; a variant is only ever
 //! added at the end.
 
-use bytes::Bytes;
 use crate::healing::{DrainProgress, HealingStatus};
+use bytes::Bytes;
 use cluster::anti_entropy::{Page, Question};
 use cluster::mailbox::FlagChange;
 use cluster::{Bucket, Entry, EntryId, Epoch, FolderId, MailMap, NodeId, UserId, View};
@@ -16,33 +16,66 @@ pub const PAGE: usize = 2_000;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {
     /// Are you there? Carries the sender's epoch, so that the one behind can ask for the view.
-    Probe { epoch: Epoch },
+    Probe {
+        epoch: Epoch,
+    },
     /// The sender's probes of `about` failed (to the coordinator).
-    Suspect { about: NodeId },
+    Suspect {
+        about: NodeId,
+    },
     /// A newer view (from the coordinator, or in answer to a probe with an older epoch).
     View(View),
     /// Verify recipients that the receiver manages; answers with what placement needs.
-    Recipients { users: Vec<UserId>, acting: bool },
+    Recipients {
+        users: Vec<UserId>,
+        acting: bool,
+    },
     /// Store a new message: the body (the call's bytes) once, and an entry for each recipient here.
-    Store { entries: Vec<PendingEntry> },
+    Store {
+        entries: Vec<PendingEntry>,
+    },
     /// Tell the manager of entries that are on disk. With `number`, answer with their UIDs.
-    Notice { entries: Vec<Entry>, number: bool, acting: bool },
+    Notice {
+        entries: Vec<Entry>,
+        number: bool,
+        acting: bool,
+    },
     /// Updates of entries (DESIGN 4).
-    Update { entries: Vec<PendingEntry> },
+    Update {
+        entries: Vec<PendingEntry>,
+    },
     /// Which of these bodies do you not have?
-    Missing { blobs: Vec<cluster::BlobId> },
+    Missing {
+        blobs: Vec<cluster::BlobId>,
+    },
     /// `peer` has these versions: the receiver's update log need not keep them for it.
-    Retire { peer: NodeId, versions: Vec<Version> },
+    Retire {
+        peer: NodeId,
+        versions: Vec<Version>,
+    },
     /// The fragment of a user, in pages by entry id.
-    Fragment { user: UserId, after: Option<EntryId> },
+    Fragment {
+        user: UserId,
+        after: Option<EntryId>,
+    },
     /// A blob's ciphertext (in the answer's bytes).
-    Blob { id: cluster::BlobId },
+    Blob {
+        id: cluster::BlobId,
+    },
     /// Which users of these buckets do you hold fragments for?
-    Users { buckets: Vec<Bucket> },
+    Users {
+        buckets: Vec<Bucket>,
+    },
     /// An operation on one user's account, for its manager.
-    User { user: UserId, op: UserOp, acting: bool },
+    User {
+        user: UserId,
+        op: UserOp,
+        acting: bool,
+    },
     /// A folder of a user with sessions at the receiver may have changed (one-way).
-    Changed { user: UserId },
+    Changed {
+        user: UserId,
+    },
     /// The embedded user database's own protocol.
     Directory(EmbeddedRequest),
     /// How are you?
@@ -52,9 +85,13 @@ pub enum Request {
     /// Anti-entropy: what do you have of what we both should have?
     Compare(Question),
     /// All that you know of these entries, copies or not.
-    Entries { ids: Vec<(UserId, EntryId)> },
+    Entries {
+        ids: Vec<(UserId, EntryId)>,
+    },
     /// Go out of service, or come back.
-    Drain { draining: bool },
+    Drain {
+        draining: bool,
+    },
     DrainProgress,
 }
 

@@ -1,12 +1,18 @@
 //! The cluster's state, as any node sees it.
 
 use super::AdminState;
+use crate::node::Node;
 use crate::wire::{NodeStatus, Request, Response};
 use axum::Json;
 use axum::extract::State;
+use cluster::{Member, MemberState};
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Duration;
+
+/// A draining node counts what it still has.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -35,6 +41,26 @@ pub struct MemberStatus {
     pub buckets: usize,
     /// What it says of itself; absent if it does not answer.
     pub node: Option<NodeStatus>,
+    /// Absent if it does not answer.
+    pub drain: Option<DrainStatus>,
+}
+
+/// Whether a member may be taken away.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainStatus {
+    pub state: DrainState,
+    /// Messages that have a copy there yet.
+    pub entries_to_move: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DrainState {
+    None,
+    Moving,
+    /// Nothing lives only there.
+    Done,
 }
 
 pub async fn status(State(state): State<AdminState>) -> Json<ClusterStatus> {
@@ -42,8 +68,8 @@ pub async fn status(State(state): State<AdminState>) -> Json<ClusterStatus> {
     let known = node.topology.now();
     let answers = join_all(known.view.members.iter().map(|member| async move {
         match node.call(member.id, Request::Status, Duration::from_secs(1)).await {
-            Ok(Response::Status(status)) => Some(status),
-            _ => None,
+            Ok(Response::Status(status)) => (Some(status), drain_of(node, member).await),
+            _ => (None, None),
         }
     }))
     .await;
@@ -52,7 +78,7 @@ pub async fn status(State(state): State<AdminState>) -> Json<ClusterStatus> {
         .members
         .iter()
         .zip(answers)
-        .map(|(member, answer)| MemberStatus {
+        .map(|(member, (answer, drain))| MemberStatus {
             name: member.name.clone(),
             id: member.id.to_string(),
             state: member.state,
@@ -61,6 +87,7 @@ pub async fn status(State(state): State<AdminState>) -> Json<ClusterStatus> {
             reachable: answer.is_some(),
             buckets: known.user_map.buckets_of(member.id).count(),
             node: answer,
+            drain,
         })
         .collect();
     let sum = |value: fn(&NodeStatus) -> u64| members.iter().filter_map(|m| m.node.as_ref()).map(value).sum();
@@ -75,4 +102,17 @@ pub async fn status(State(state): State<AdminState>) -> Json<ClusterStatus> {
         pending_updates: sum(|status| status.pending_updates),
         members,
     })
+}
+
+async fn drain_of(node: &Arc<Node>, member: &Member) -> Option<DrainStatus> {
+    if member.state != MemberState::Draining {
+        return Some(DrainStatus { state: DrainState::None, entries_to_move: 0 });
+    }
+    match node.call(member.id, Request::DrainProgress, DRAIN_DEADLINE).await {
+        Ok(Response::DrainProgress(progress)) => Some(DrainStatus {
+            state: if progress.done { DrainState::Done } else { DrainState::Moving },
+            entries_to_move: progress.copies,
+        }),
+        _ => None,
+    }
 }

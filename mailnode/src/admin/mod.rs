@@ -71,7 +71,10 @@ pub fn router(node: Arc<Node>, token: &str) -> Router {
         .route("/v1/aliases", get(directory::list_aliases).post(directory::add_alias))
         .route("/v1/aliases/{address}", axum::routing::delete(directory::remove_alias))
         .route("/v1/cluster", get(cluster::status))
-        .route("/v1/nodes/{name}/drain", get(drain::progress).post(drain::begin).delete(drain::cancel))
+        .route(
+            "/v1/cluster/members/{name}/drain",
+            get(drain::progress).put(drain::begin).delete(drain::cancel),
+        )
         .layer(middleware::from_fn_with_state(state.clone(), authenticate));
     Router::new()
         .route("/healthz", get(health::healthz))
@@ -102,8 +105,8 @@ mod tests {
     fn every_route_is_described() {
         let described: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
         let source = include_str!("mod.rs");
-        let routes =
-            source.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")?.split('"').next());
+        let routes = source.split(".route(").skip(1);
+        let routes = routes.filter_map(|text| text.trim_start().strip_prefix('"')?.split('"').next());
         let mut count = 0;
         for route in routes.filter(|route| *route != "/openapi.json") {
             assert!(described["paths"].get(route).is_some(), "{route} is not described");

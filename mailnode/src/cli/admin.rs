@@ -1,8 +1,8 @@
 //! Commands that ask a node through its admin API.
 
 use super::{CliError, Target};
-use crate::healing::DrainProgress;
 use crate::admin::{Alias, ClusterStatus, NewDomain, NewPassword, NewUser, User};
+use crate::healing::DrainProgress;
 use clap::Subcommand;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -241,15 +241,15 @@ pub fn cluster(target: &Target, command: ClusterCommand) -> Result<(), CliError>
     match command {
         ClusterCommand::Status { json } => status(&client, json),
         ClusterCommand::Drain { node, cancel: true, .. } => {
-            client.call("DELETE", &format!("/v1/nodes/{}/drain", escape(&node)), None).map(|_| ())
+            client.call("DELETE", &format!("/v1/cluster/members/{}/drain", escape(&node)), None).map(|_| ())
         }
         ClusterCommand::Drain { node, no_wait, .. } => drain(&client, &node, no_wait),
     }
 }
 
 fn drain(client: &Client, node: &str, no_wait: bool) -> Result<(), CliError> {
-    let path = format!("/v1/nodes/{}/drain", escape(node));
-    client.call("POST", &path, None)?;
+    let path = format!("/v1/cluster/members/{}/drain", escape(node));
+    client.call("PUT", &path, None)?;
     if no_wait {
         return Ok(());
     }

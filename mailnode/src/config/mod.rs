@@ -330,7 +330,10 @@ mod tests {
         assert!(error_of("factor: 2", "factor: 0").contains("replication.factor"));
         assert!(error_of("minCopies: 2", "minCopies: 3").contains("replication.minCopies"));
         assert!(error_of("spread: 2", "spread: 0").contains("spread"));
-        assert!(error_of("replaceAfterSeconds: 600", "replaceAfterSeconds: 1").contains("healing.replaceAfterSeconds"));
+        assert!(
+            error_of("replaceAfterSeconds: 600", "replaceAfterSeconds: 1")
+                .contains("healing.replaceAfterSeconds")
+        );
         assert!(error_of("name: node-1", "name: 'no spaces please'").contains("name"));
         assert!(error_of("smtp: 127.0.0.1:2501", "smtp: nonsense").contains("listeners.smtp"));
         assert!(error_of("zone:", "zoone:").contains("zoone"));

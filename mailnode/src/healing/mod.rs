@@ -24,7 +24,7 @@ use crate::config::HealingConfig;
 use crate::node::Node;
 use crate::wire::{Failure, Request, Response};
 use cluster::healing::Throttle;
-use cluster::{BlobId, NodeId};
+use cluster::{BlobId, Epoch, NodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,6 +50,8 @@ pub struct Healing {
 struct Progress {
     entries_left: u64,
     bytes_left: u64,
+    /// The view that it was found out by.
+    epoch: Epoch,
 }
 
 /// Healing as a node reports it.
@@ -94,9 +96,10 @@ impl Healing {
         self.draining.subscribe()
     }
 
-    /// Nothing to see to, as of the last look.
-    pub fn is_idle(&self) -> bool {
-        lock(&self.progress).entries_left == 0
+    /// There is nothing to see to by this view, as of the last look.
+    pub fn is_idle(&self, epoch: Epoch) -> bool {
+        let progress = lock(&self.progress);
+        progress.entries_left == 0 && progress.epoch == epoch
     }
 
     /// A body that should be here is not: it will be fetched from another replica.
@@ -114,7 +117,7 @@ impl Healing {
     }
 
     pub fn status(&self, buckets_left: u64) -> HealingStatus {
-        let Progress { entries_left, bytes_left } = *lock(&self.progress);
+        let Progress { entries_left, bytes_left, .. } = *lock(&self.progress);
         HealingStatus {
             draining: self.is_draining(),
             entries_left,

@@ -5,7 +5,7 @@
 //! entry, with the new set and a note of who has to be told; only when all of them have it on disk are the others
 //! told, those that let go among them. What could not be told is in the update logs.
 
-use super::{about, blocking, copy, lock};
+use super::{Progress, about, blocking, copy, lock};
 use crate::node::Node;
 use crate::wire::{Failure, PendingEntry, Request, Response, Updated};
 use cluster::healing::{Balance, Judgement, Planner};
@@ -87,16 +87,20 @@ pub async fn run(node: &Arc<Node>) {
 
 /// Looks and works until all is whole; false if something is left that cannot be done now.
 async fn pass(node: &Arc<Node>) -> Result<bool, Failure> {
+    // A view of an earlier life, or one that we cannot know to be the newest, does not tell who is lost.
+    if node.membership.coordinator().is_none() || node.membership.is_isolated() {
+        return Ok(false);
+    }
     loop {
+        let epoch = node.topology.now().view.epoch;
         let survey = survey(node).await?;
-        note(node, survey.entries, survey.bytes);
+        note(node, Progress { entries_left: survey.entries, bytes_left: survey.bytes, epoch });
         if survey.entries == 0 {
             balance(node).await?;
             return Ok(true);
         }
         tracing::info!(entries = survey.entries, bytes = survey.bytes, "entries want other replicas");
         let mut moved = 0;
-        let epoch = node.topology.now().view.epoch;
         let ids: Vec<Id> = survey.tasks.into_values().flatten().collect();
         for batch in ids.chunks(BATCH) {
             moved += work(node, batch).await?;
@@ -110,9 +114,8 @@ async fn pass(node: &Arc<Node>) -> Result<bool, Failure> {
     }
 }
 
-fn note(node: &Node, entries: u64, bytes: u64) {
-    let mut progress = lock(&node.healing.progress);
-    (progress.entries_left, progress.bytes_left) = (entries, bytes);
+fn note(node: &Node, progress: Progress) {
+    *lock(&node.healing.progress) = progress;
 }
 
 async fn survey(node: &Arc<Node>) -> Result<Survey, Failure> {

@@ -26,7 +26,7 @@ use super::{After, Disk, Effect, Embedded, EmbeddedRequest, EmbeddedResponse, Pu
 use crate::record::Key;
 use bytes::Bytes;
 use cluster::{Bucket, Epoch, NodeId, UserMap};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub(super) struct Level {
     ballot: Ballot,
@@ -52,7 +52,7 @@ enum Phase {
 #[derive(Default)]
 struct Plan {
     newest: BTreeMap<Key, Newest>,
-    records: HashMap<Key, Record>,
+    records: BTreeMap<Key, Record>,
     targets: BTreeMap<NodeId, VecDeque<Key>>,
 }
 
@@ -252,7 +252,7 @@ impl Embedded {
         answers.insert(self.me, (marks, reports));
         let answered: BTreeSet<NodeId> = answers.keys().copied().collect();
         let whole = self.view.members.iter().all(|member| answered.contains(&member.id));
-        let mut maps: HashMap<Epoch, UserMap> = HashMap::new();
+        let mut maps: BTreeMap<Epoch, UserMap> = BTreeMap::new();
         let (mut good, mut differing) = (Vec::new(), Vec::new());
         for (at, &bucket) in level.batch.iter().enumerate() {
             let (firm, marks) = counting(answers.values().flat_map(|(marks, _)| marks), bucket);
@@ -315,7 +315,7 @@ impl Embedded {
     /// The newest state of each key, and who lacks it.
     fn plan(&mut self, stamps: &BTreeMap<NodeId, Vec<(Key, Stamp, bool)>>, disk: &impl Disk) {
         let mut plan = Plan::default();
-        let mut has: HashMap<(NodeId, &Key), Stamp> = HashMap::new();
+        let mut has: BTreeMap<(NodeId, &Key), Stamp> = BTreeMap::new();
         for (&node, list) in stamps {
             for (key, stamp, settled) in list {
                 has.insert((node, key), *stamp);
