@@ -37,7 +37,9 @@ impl Node {
     fn under_replicated(&self) -> u64 {
         let state = self.topology.now();
         let serving: BTreeSet<NodeId> = state.view.serving().map(|member| member.id).collect();
-        if self.healing.is_idle(state.view.epoch) && state.view.members.iter().all(|member| serving.contains(&member.id)) {
+        if self.healing.is_idle(state.view.epoch)
+            && state.view.members.iter().all(|member| serving.contains(&member.id))
+        {
             return 0;
         }
         let planner = Planner::new(self.id, self.settings.replication.factor, &state.view);
