@@ -93,6 +93,11 @@ pub(super) async fn keep_watch(node: &Arc<Node>) {
     let mut forgot = tokio::time::Instant::now();
     loop {
         tick.tick().await;
+        let cut_off = node.membership.is_isolated();
+        if cut_off {
+            // What our last view says of us may be long out of date.
+            continue;
+        }
         if node.topology.member(node.id).is_some() {
             let value = Some(wall_seconds().to_be_bytes().to_vec().into());
             let record = Write::Record { key: SEEN_KEY.to_vec(), value };
