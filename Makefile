@@ -2,6 +2,7 @@
 #
 #   make fmt lint deny    formatting, clippy, licences and sources of dependencies
 #   make unit             unit tests and protocol transcripts of all crates
+#   make sim              the simulator: regression seeds, its checkers' tests, and new histories for about a minute
 #   make e2e              real clients, real mail and the kill scenario, on a release build; ONLY='-k idle' for some of them
 #   make operator-e2e     the operator and Kubernetes Leases against a real kube-apiserver (not part of `make test` yet; needs Go)
 #   make crds             writes the copies of the CustomResourceDefinition
@@ -15,9 +16,9 @@ export PYTHONDONTWRITEBYTECODE = 1
 ONLY =
 
 .NOTPARALLEL:
-.PHONY: test install fmt lint deny unit e2e operator-e2e crds bench
+.PHONY: test install fmt lint deny unit sim e2e operator-e2e crds bench
 
-test: fmt install deny lint unit e2e
+test: fmt install deny lint unit sim e2e
 
 install:
 	e2e/install.sh $(TOOLS)
@@ -33,7 +34,12 @@ deny: install
 	$(TOOLS)/bin/cargo-deny --locked check licenses bans sources
 
 unit:
-	cargo test --workspace --locked
+	cargo test --workspace --exclude sim --locked
+
+# On an optimised build: unoptimised, a history takes ten times as long.
+sim:
+	cargo test --release --locked -p sim
+	cargo run --release --locked -p sim -- --seeds 0..1000000 --seconds 60
 
 e2e: install
 	cargo build --release --locked -p mailnode

@@ -1,0 +1,358 @@
+//! One history, from its seed to its verdict: a cluster begins, lives through its faults, is left in peace, and
+//! must then keep every promise within a bounded time.
+
+use crate::clients::Clients;
+use crate::dice::Dice;
+use crate::faults::{Faults, Kinds};
+use crate::model::{Violation, same_view};
+use crate::replicas::disagreement;
+use crate::tamper::Tamper;
+use crate::trace::Trace;
+use crate::work::{Done, Work};
+use crate::world::World;
+use cluster::{FolderId, MemberState, UserId};
+use directory::Credentials;
+use mailnode::wire::Opened;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// Simulated time in which a cluster must be ready, and in which it must agree once failures stopped.
+const READY: Duration = Duration::from_secs(30);
+const AGREE: Duration = Duration::from_secs(240);
+/// An answer when nothing is wrong.
+const ANSWER: Duration = Duration::from_secs(15);
+/// Copies of each message.
+const COPIES: usize = 2;
+
+/// What of a history does not follow from its seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub print: bool,
+    pub kinds: Option<Kinds>,
+    pub tamper: Tamper,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { print: false, kinds: None, tamper: Tamper::Nothing }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    pub seed: u64,
+    pub violations: Vec<Violation>,
+    /// Two runs of a seed have the same.
+    pub hash: String,
+    pub summary: String,
+    /// The last lines of the trace.
+    pub last: Vec<String>,
+}
+
+thread_local! {
+    /// What panicked in this thread, since a node's own tasks swallow it.
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Notes panics, for all threads, in place of printing them.
+pub fn note_panics() {
+    static ONCE: OnceLock<()> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        std::panic::set_hook(Box::new(|info| PANICS.with_borrow_mut(|panics| panics.push(info.to_string()))));
+    });
+}
+
+/// Hashed once: that is slow on purpose, and nobody logs in.
+fn credentials() -> Result<Credentials, String> {
+    static HASHED: OnceLock<Credentials> = OnceLock::new();
+    if let Some(known) = HASHED.get() {
+        return Ok(known.clone());
+    }
+    let made = Credentials::new("simulated").map_err(|error| error.to_string())?;
+    Ok(HASHED.get_or_init(|| made).clone())
+}
+
+struct History {
+    world: World,
+    clients: Clients,
+    users: Vec<UserId>,
+}
+
+pub fn run(seed: u64, options: Options) -> Verdict {
+    note_panics();
+    PANICS.with_borrow_mut(Vec::clear);
+    let dice = Dice::new(seed);
+    let mut trace = Trace::new(options.print);
+    trace.tell(Duration::ZERO, format_args!("seed {seed}"));
+    let mut shape = dice.fork("shape");
+    let hosts = 3 + shape.below(3);
+    let zones = shape.one_in(3);
+    let accounts = 1 + shape.below(3);
+    let kinds = [Kinds::Gentle, Kinds::Gentle, Kinds::Destructive, Kinds::None];
+    let kinds = options.kinds.or(shape.pick(&kinds).copied()).unwrap_or(Kinds::Gentle);
+    let length = shape.millis(8_000, 30_000);
+    let broken = |what: String| Verdict {
+        seed,
+        violations: vec![Violation { invariant: "available", what }],
+        hash: String::new(),
+        summary: String::new(),
+        last: Vec::new(),
+    };
+    // Tampering begins with the faults: a cluster has to begin first.
+    let mut world = match World::new(hosts, zones, &dice, Tamper::Nothing, trace) {
+        Ok(world) => world,
+        Err(error) => return broken(error),
+    };
+    let users = match begin(&mut world, accounts) {
+        Ok(users) => users,
+        Err(error) => return broken(format!("at the beginning: {error}")),
+    };
+    world.network.lock().tamper = options.tamper;
+    let clients = Clients::new(dice.fork("clients"), &users, hosts);
+    let mut history = History { world, clients, users };
+    let mut faults = Faults::new(dice.fork("faults"), kinds, &mut history.world);
+    let end = history.world.now + length;
+    while history.world.now < end {
+        history.world.tick();
+        faults.step(&mut history.world);
+        history.clients.step(&mut history.world);
+    }
+    let count = faults.count;
+    faults.end(&mut history.world);
+    history.settle(&mut faults);
+    let agreed = history.world.now;
+    history.check();
+    for panic in PANICS.take() {
+        history.clients.model.violate("no panic", panic);
+    }
+    let model = &history.clients.model;
+    let mut network = history.world.network.lock();
+    let summary = format!(
+        "{hosts} nodes, {accounts} users, {kinds:?}, {count} faults, {} acknowledged, {} not, agreed {:.1} s after the end; {} events",
+        model.acknowledged,
+        model.uncertain,
+        agreed.saturating_sub(end).as_secs_f64(),
+        network.trace.events,
+    );
+    let now = history.world.now;
+    for violation in &model.violations {
+        network.trace.tell(now, format_args!("VIOLATION {violation}"));
+    }
+    let last = network.trace.last().map(str::to_owned).collect();
+    Verdict { seed, violations: model.violations.clone(), hash: network.trace.hash(), summary, last }
+}
+
+fn ready(world: &World) -> bool {
+    world.hosts.iter().all(|host| {
+        let Some(node) = host.node() else { return false };
+        let state = node.topology.now();
+        let active = state.view.members.iter().filter(|member| member.state == MemberState::Active);
+        active.count() == world.hosts.len() && node.users.buckets_left() == 0
+    })
+}
+
+/// Nodes start, a domain and the accounts are made.
+fn begin(world: &mut World, accounts: usize) -> Result<Vec<UserId>, String> {
+    for host in 0..world.hosts.len() {
+        if !world.start(host) {
+            return Err(format!("node-{host} does not start"));
+        }
+    }
+    while !ready(world) {
+        if world.now > READY {
+            return Err("the cluster does not form".into());
+        }
+        world.tick();
+    }
+    world.tell("the cluster is ready");
+    let credentials = credentials()?;
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let node = world.hosts.first().and_then(|host| host.node()).cloned().ok_or("no node")?;
+    if let Some(host) = world.hosts.first() {
+        host.spawn(async move {
+            let made = async {
+                node.users.add_domain("sim.test").await?;
+                let mut users = Vec::new();
+                for number in 0..accounts {
+                    let address = format!("user{number}@sim.test");
+                    users.push(node.users.add_account(&address, credentials.clone(), 0).await?.id);
+                }
+                Ok::<_, mailnode::wire::Failure>(users)
+            };
+            let _ = sender.send(made.await);
+        });
+    }
+    let begun = world.now;
+    loop {
+        world.tick();
+        if let Ok(outcome) = receiver.try_recv() {
+            return outcome.map_err(|failure| format!("accounts: {failure}"));
+        }
+        if world.now > begun + READY {
+            return Err("accounts cannot be made".into());
+        }
+    }
+}
+
+impl History {
+    /// Runs until clients have their answers and the nodes agree.
+    fn settle(&mut self, faults: &mut Faults) {
+        self.clients.busy = false;
+        let begun = self.world.now;
+        let mut look = begun;
+        loop {
+            self.world.tick();
+            faults.step(&mut self.world);
+            self.clients.step(&mut self.world);
+            if self.world.now < look {
+                continue;
+            }
+            look = self.world.now + Duration::from_secs(1);
+            let why = disagreement(&self.world, &self.users, COPIES);
+            match why {
+                None if self.clients.is_idle() => {
+                    self.world.tell("the nodes agree");
+                    return;
+                }
+                Some(why) if self.world.now > begun + AGREE => {
+                    self.clients.model.violate("convergent", format!("after {AGREE:?}: {why}"));
+                    return;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// One thing done while nothing is wrong.
+    fn ask(&mut self, host: usize, work: Work) -> Option<Done> {
+        let told = format!("{work:?}");
+        let ticket = self.world.begin(host, work)?;
+        let begun = self.world.now;
+        while self.world.now < begun + ANSWER {
+            self.world.tick();
+            if let Some((_, done)) = self.world.finished().into_iter().find(|(id, _)| *id == ticket.id) {
+                let summary = done.summary();
+                if summary.starts_with("NO") {
+                    let what = format!("node-{host}: {}: {summary}", shortened(&told));
+                    self.clients.model.violate("available", what);
+                }
+                return Some(done);
+            }
+        }
+        let what = format!("node-{host}: {}: no answer in {ANSWER:?}", shortened(&told));
+        self.clients.model.violate("available", what);
+        None
+    }
+
+    /// All of an account's mail, as a client at this node sees it.
+    fn mailbox(&mut self, host: usize, user: UserId) -> Option<BTreeMap<FolderId, Opened>> {
+        let Some(Done::Folders(Ok(folders))) = self.ask(host, Work::Folders { user }) else { return None };
+        let mut opened = BTreeMap::new();
+        for folder in folders {
+            let folder = folder.id;
+            let Some(Done::Opened(Ok(view))) = self.ask(host, Work::Open { user, folder }) else {
+                return None;
+            };
+            opened.insert(folder, view);
+        }
+        Some(opened)
+    }
+
+    fn check(&mut self) {
+        for account in 0..self.users.len() {
+            self.check_account(account);
+        }
+        self.check_sessions();
+        self.check_deliveries();
+    }
+
+    fn check_account(&mut self, account: usize) {
+        let user = self.users[account];
+        let mut first: Option<BTreeMap<FolderId, Opened>> = None;
+        for host in 0..self.world.hosts.len() {
+            let Some(mailbox) = self.mailbox(host, user) else { continue };
+            match &first {
+                None => {
+                    self.clients.model.check(account, &mailbox);
+                    first = Some(mailbox);
+                }
+                Some(first) => {
+                    if shape(first) != shape(&mailbox) {
+                        let what = format!("node-{host} shows {user} other mail than node-0");
+                        self.clients.model.violate("convergent", what);
+                    }
+                }
+            }
+        }
+        let hosts = self.world.hosts.len();
+        for (number, message) in
+            first.into_iter().flatten().flat_map(|(_, opened)| opened.messages).enumerate()
+        {
+            let work = Work::Body { user, message: Box::new(message.clone()) };
+            if let Some(Done::Body(Ok(body))) = self.ask(number % hosts, work) {
+                self.clients.body_read(&message, &body);
+            }
+        }
+    }
+
+    /// Clients that only synced since long ago see what new ones see.
+    fn check_sessions(&mut self) {
+        let views: Vec<(usize, FolderId, crate::model::SeenFolder)> = self
+            .clients
+            .views()
+            .into_iter()
+            .map(|(account, folder, seen)| (account, folder, seen.clone()))
+            .collect();
+        for (account, folder, mut seen) in views {
+            let user = self.users[account];
+            let Some(Done::Folders(Ok(folders))) = self.ask(0, Work::Folders { user }) else { continue };
+            if !folders.iter().any(|info| info.id == folder) || seen.uid_validity == 0 {
+                continue;
+            }
+            let since = seen.highest_modseq;
+            let synced = self.ask(0, Work::Sync { user, folder, since, watch: false });
+            let Some(Done::Synced(Ok(changes))) = synced else { continue };
+            self.clients.model.synced(account, folder, &mut seen, &changes);
+            let Some(Done::Opened(Ok(opened))) = self.ask(0, Work::Open { user, folder }) else { continue };
+            if let Err(what) = same_view(&seen, &opened) {
+                let what = format!("a session's view of folder {folder:?} of {user}: {what}");
+                self.clients.model.violate("IMAP order", what);
+            }
+        }
+    }
+
+    /// Every node takes mail for everybody.
+    fn check_deliveries(&mut self) {
+        for host in 0..self.world.hosts.len() {
+            let users = self.users.clone();
+            let number = 1_000_000 + host as i64;
+            let body = b"Subject: after all\r\n\r\n".to_vec();
+            let Some(Done::Delivered(outcomes)) = self.ask(host, Work::Deliver { users, number, body })
+            else {
+                continue;
+            };
+            for (user, outcome) in outcomes {
+                if let Err(failure) = outcome {
+                    let what = format!("node-{host} takes no mail for {user}: {failure}");
+                    self.clients.model.violate("available", what);
+                }
+            }
+        }
+    }
+}
+
+/// What clients see of a mailbox.
+fn shape(mailbox: &BTreeMap<FolderId, Opened>) -> Vec<(FolderId, u32, Vec<String>)> {
+    let line =
+        |message: &mailnode::wire::Message| format!("{} {} {:?}", message.uid, message.entry, message.flags);
+    let folders = mailbox.iter();
+    folders
+        .map(|(&id, opened)| (id, opened.uid_validity, opened.messages.iter().map(line).collect()))
+        .collect()
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(120).collect()
+}

@@ -1,0 +1,257 @@
+//! One machine: a disk that outlives its processes, a clock that may be wrong, and a real node on a runtime of
+//! its own, whose time the world drives. To drop the runtime is to kill the process: every task ends where it
+//! waits.
+
+use crate::dice::Dice;
+use crate::leases::SimLeases;
+use crate::network::{Delivery, Port, SharedNetwork};
+use bytes::Bytes;
+use cluster::{Incarnation, Load, NodeId};
+use mailnode::assembly::Assembly;
+use mailnode::config::{Config, Identity};
+use mailnode::environment::{self, Environment};
+use mailnode::healing::outdated;
+use mailnode::membership;
+use mailnode::node::Node;
+use mailnode::peer_server;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use storage::disk::Crash;
+use storage::{MemoryDisk, MemoryIndex, Store};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// Unix milliseconds at the beginning of every history.
+const BEGINNING: u64 = 1_800_000_000_000;
+const SECRET: &[u8] = b"the simulated cluster's own secret";
+
+/// A machine's clock and random numbers.
+pub struct Machine {
+    /// The world's time.
+    now: Cell<Duration>,
+    /// How far the wall clock is ahead, in milliseconds.
+    pub ahead: Cell<i64>,
+    dice: RefCell<Dice>,
+}
+
+impl Environment for Machine {
+    fn unix_millis(&self) -> u64 {
+        let now = self.now.get().as_millis() as u64;
+        (BEGINNING + now).saturating_add_signed(self.ahead.get())
+    }
+
+    fn random(&self) -> u64 {
+        self.dice.borrow_mut().next()
+    }
+}
+
+struct Process {
+    runtime: Runtime,
+    node: Arc<Node>,
+    /// The runtime's time when the process began, and the world's.
+    base: (Instant, Duration),
+    /// Keeps the node's tasks from ending.
+    _stopping: watch::Sender<bool>,
+    _tasks: JoinSet<()>,
+}
+
+pub struct Host {
+    pub index: usize,
+    pub name: String,
+    pub id: NodeId,
+    pub machine: Rc<Machine>,
+    pub disk: MemoryDisk,
+    /// Parts per million by which this machine's monotonic clock is fast.
+    pub drift: i64,
+    /// Counts processes, so that what was asked of one is not expected of the next.
+    pub life: u64,
+    config: Config,
+    process: Option<Process>,
+}
+
+fn config(name: &str, zone: Option<&str>, replicas: usize) -> Result<Config, String> {
+    let text = format!(
+        "name: {name}\n\
+         dataDirectory: /nowhere\n\
+         cluster:\n  name: sim\n  secretFile: /nowhere\n  leases: {{ directory: /nowhere }}\n\
+         \x20 tls: {{ ca: /nowhere, certificate: /nowhere, key: /nowhere }}\n  advertise: {name}:1\n\
+         healing: {{ replaceAfterSeconds: 30 }}\n\
+         userDatabase: {{ embedded: {{ replicas: {replicas} }} }}\n\
+         listeners: {{ rpc: 127.0.0.1:1, http: 127.0.0.1:2 }}\n\
+         admin: {{ tokenFile: /nowhere }}\n"
+    );
+    let identity = Identity { name: None, zone: zone.map(str::to_owned), advertise: None };
+    Config::parse(&text, &identity).map_err(|error| error.to_string())
+}
+
+impl Host {
+    pub fn new(index: usize, dice: &Dice, zone: Option<&str>, replicas: usize) -> Result<Self, String> {
+        let name = format!("node-{index}");
+        let machine = Machine {
+            now: Cell::new(Duration::ZERO),
+            ahead: Cell::new(0),
+            dice: RefCell::new(dice.fork(&name)),
+        };
+        Ok(Self {
+            index,
+            id: NodeId::of_name(&name),
+            machine: Rc::new(machine),
+            disk: MemoryDisk::new(),
+            drift: 0,
+            life: 0,
+            config: config(&name, zone, replicas)?,
+            process: None,
+            name,
+        })
+    }
+
+    pub fn node(&self) -> Option<&Arc<Node>> {
+        self.process.as_ref().map(|process| &process.node)
+    }
+
+    fn enter(&self) -> environment::Entered {
+        environment::enter(self.machine.clone())
+    }
+
+    /// Starts a process on the disk as it is.
+    ///
+    /// # Errors
+    /// Why the node refuses to start.
+    pub fn start(
+        &mut self,
+        now: Duration,
+        network: &SharedNetwork,
+        leases: &SimLeases,
+    ) -> Result<(), String> {
+        self.machine.now.set(now);
+        let _entered = self.enter();
+        let runtime = Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .map_err(|error| error.to_string())?;
+        let port = Port { network: network.clone(), host: self.index, load: AtomicU64::new(0) };
+        let begun = runtime.block_on(async {
+            let store = self.open_store(leases).await?;
+            let incarnation = Incarnation(environment::unix_millis());
+            let this = Arc::new(OnceLock::new());
+            let assembly = Assembly::new(&self.config, SECRET, store, Arc::new(port), incarnation, &this)
+                .map_err(|error| error.to_string())?;
+            let node = assembly.node.clone();
+            let (stopping, stopped) = watch::channel(false);
+            let mut tasks = JoinSet::new();
+            assembly.start(leases.clone(), &mut tasks, &stopped);
+            Ok::<_, String>((node, stopping, tasks, Instant::now()))
+        });
+        let (node, stopping, tasks, base) = begun?;
+        self.life += 1;
+        self.process = Some(Process { runtime, node, base: (base, now), _stopping: stopping, _tasks: tasks });
+        network.lock().came_up(self.index);
+        Ok(())
+    }
+
+    async fn open_store(&mut self, leases: &SimLeases) -> Result<Store, String> {
+        let lifetime = Duration::from_secs(self.config.healing.tombstone_lifetime_seconds);
+        let open = |disk: MemoryDisk| {
+            let options = storage::Options {
+                node: Some(self.id),
+                tombstone_lifetime: lifetime,
+                threads: false,
+                segment_bytes: 256 << 10,
+                clock: storage::Clock(Arc::new(|| environment::unix_millis() / 1_000)),
+                ..storage::Options::default()
+            };
+            Store::open(disk, MemoryIndex::default(), options).map_err(|error| error.to_string())
+        };
+        let (store, _) = open(self.disk.clone())?;
+        let view = membership::remembered(&store);
+        // The simulated Lease service answers in time or not at all, as it does for a pod that starts.
+        if !outdated::check(&store, self.id, &view, lifetime, leases).await? {
+            return Ok(store);
+        }
+        drop(store);
+        self.disk = MemoryDisk::new();
+        open(self.disk.clone()).map(|(store, _)| store)
+    }
+
+    /// Lets the process run until the world's time.
+    pub fn run(&mut self, now: Duration) {
+        self.machine.now.set(now);
+        let _entered = self.enter();
+        let Some(Process { runtime, base: (base, begun), .. }) = &self.process else { return };
+        let lived = now.saturating_sub(*begun).as_nanos() as i128;
+        let local = lived + lived * i128::from(self.drift) / 1_000_000;
+        let target = *base + Duration::from_nanos(u64::try_from(local).unwrap_or_default());
+        runtime.block_on(async {
+            let behind = target.saturating_duration_since(Instant::now());
+            if behind > Duration::from_millis(100) {
+                // It was stopped: all that should have happened meanwhile happens now.
+                tokio::time::advance(behind).await;
+            }
+            tokio::task::yield_now().await;
+            tokio::time::sleep_until(target).await;
+        });
+    }
+
+    /// Begins work in the process, as a session would.
+    pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) {
+        let _entered = self.enter();
+        if let Some(process) = &self.process {
+            process.runtime.spawn(work);
+        }
+    }
+
+    /// A peer's request.
+    pub fn serve(&self, delivery: Delivery, from: NodeId, network: &SharedNetwork) {
+        let Some(node) = self.node().cloned() else { return };
+        self.report(from, delivery.load);
+        let (network, me) = (network.clone(), self.index);
+        self.spawn(async move {
+            let answer: (Bytes, Bytes) =
+                peer_server::answer(node.clone(), from, delivery.head, delivery.body).await;
+            if let Some(call) = delivery.call {
+                network.lock().answer(me, call, answer, node.load().to_bits());
+            }
+        });
+    }
+
+    pub fn report(&self, about: NodeId, load: u64) {
+        let _entered = self.enter();
+        if let Some(process) = &self.process {
+            let _inside = process.runtime.enter();
+            process.node.topology.report_load(about, Load::from_bits(load));
+        }
+    }
+
+    /// The process ends, here and now; the disk is left as such a crash leaves it.
+    pub fn crash(&mut self, crash: Crash, network: &SharedNetwork) {
+        let Some(process) = self.process.take() else { return };
+        // Before anything is dropped: nothing that ends may still write.
+        self.disk = self.disk.after(crash);
+        network.lock().went_down(self.index);
+        let _entered = self.enter();
+        let Process { runtime, node, _stopping, _tasks, .. } = process;
+        {
+            let _inside = runtime.enter();
+            drop(_tasks);
+        }
+        drop(runtime);
+        drop(node);
+    }
+
+    /// Whether the log refuses writes: the node has to be started again.
+    pub fn has_failed(&self) -> bool {
+        self.node().is_some_and(|node| node.store.failed().is_some())
+    }
+}
+
+/// Which host is which node.
+pub fn directory(hosts: &[Host]) -> BTreeMap<NodeId, usize> {
+    hosts.iter().map(|host| (host.id, host.index)).collect()
+}

@@ -1,0 +1,32 @@
+//! Each checker finds the bug that it is for, planted on the way between nodes.
+
+use sim::faults::Kinds;
+use sim::history::{Options, run};
+use sim::tamper::Tamper;
+
+fn assert_found(tamper: Tamper, invariant: &str) {
+    let options = Options { kinds: Some(Kinds::None), tamper, ..Options::default() };
+    let found =
+        (0..3).any(|seed| run(seed, options).violations.iter().any(|known| known.invariant == invariant));
+    assert!(found, "{tamper:?} breaks '{invariant}', and nobody saw it");
+}
+
+#[test]
+fn a_uid_that_names_two_messages_is_found() {
+    assert_found(Tamper::ShiftUids(0), "IMAP order");
+}
+
+#[test]
+fn a_modseq_that_goes_back_is_found() {
+    assert_found(Tamper::OldModseq, "IMAP order");
+}
+
+#[test]
+fn a_replica_that_never_learns_is_found() {
+    assert_found(Tamper::DeafHost(1), "convergent");
+}
+
+#[test]
+fn bodies_that_nobody_can_read_are_found() {
+    assert_found(Tamper::NoBodies, "available");
+}
