@@ -5,6 +5,7 @@
 #   make sim              the simulator: regression seeds, its checkers' tests, and new histories for about a minute
 #   make e2e              real clients, real mail and the kill scenario, on a release build; ONLY='-k idle' for some of them
 #   make operator-e2e     the operator and Kubernetes Leases against a real kube-apiserver (not part of `make test` yet; needs Go)
+#   make tikv-e2e         the user database in TiKV through its real client, against the test server of e2e/tikv (needs Go)
 #   make crds             writes the copies of the CustomResourceDefinition
 #   make bench            the speed of a cluster here, beside Debian's Dovecot (not part of `make test`)
 
@@ -16,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE = 1
 ONLY =
 
 .NOTPARALLEL:
-.PHONY: test install fmt lint deny unit sim e2e operator-e2e crds bench
+.PHONY: test install fmt lint deny unit sim e2e operator-e2e tikv-e2e crds bench
 
 test: fmt install deny lint unit sim e2e
 
@@ -49,6 +50,10 @@ operator-e2e:
 	operator/tests/chart.sh
 	binaries=$$(operator/tests/apiserver/build.sh) && PRICKLE_APISERVER=$$binaries \
 	cargo test --locked -p operator -p lease-kubernetes --test api_server -- --include-ignored --nocapture
+
+tikv-e2e:
+	program=$$(e2e/tikv/build.sh) && PRICKLE_TIKV=$$program \
+	cargo test --locked -p directory-tikv --tests -- --include-ignored
 
 crds:
 	cargo run --locked -p operator -- crd | tee crds/mailclusters.prickle.email.yaml manifests/crd.yaml \
