@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// PD endpoints; a cluster has three or five.
-const ENDPOINTS: usize = 16;
-const PREFIX: usize = 64;
+const ENDPOINTS: usize = 20;
+const PREFIX: usize = 100;
 /// A lock of a client that died is in the way for three seconds; below that, nothing could be resolved.
 const SHORTEST: Duration = Duration::from_secs(4);
 const LONGEST: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ pub enum ConfigError {
     Endpoints,
     #[error("TiKV: {0:?} is no PD endpoint: host:port is")]
     Endpoint(String),
-    #[error("TiKV: the key prefix has 1 to {PREFIX} letters, digits, '.', '_' and '-'")]
+    #[error("TiKV: the key prefix has 1 to {PREFIX} letters, digits, '/', '.', '_' and '-'")]
     Prefix,
     #[error("TiKV: the timeout is between {SHORTEST:?} and {LONGEST:?}")]
     Timeout,
@@ -94,7 +94,7 @@ pub struct TikvConfig {
 
 impl TikvConfig {
     pub const TIMEOUT: Duration = Duration::from_secs(6);
-    pub const KEY_PREFIX: &'static str = "prickle";
+    pub const KEY_PREFIX: &'static str = "prickle/";
 
     pub fn new(endpoints: Vec<String>) -> Self {
         Self {
@@ -120,7 +120,7 @@ impl TikvConfig {
                 return Err(ConfigError::Endpoint(endpoint.clone()));
             }
         }
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
         if !(1..=PREFIX).contains(&self.key_prefix.len()) || !self.key_prefix.bytes().all(allowed) {
             return Err(ConfigError::Prefix);
         }
@@ -179,7 +179,7 @@ mod tests {
             let refused = TikvConfig { endpoints: vec![bad.into()], ..good() }.check();
             assert_eq!(refused, Err(ConfigError::Endpoint(bad.into())));
         }
-        for key_prefix in ["", "a/b", "ä"] {
+        for key_prefix in ["", "a b", "a\0b", "ä"] {
             assert_eq!(
                 TikvConfig { key_prefix: key_prefix.into(), ..good() }.check(),
                 Err(ConfigError::Prefix)

@@ -1,14 +1,14 @@
-//! Names of records in TiKV. `P` is the configured prefix.
+//! Names of records in TiKV. `P` is the configured prefix, followed by a zero byte, which no prefix has: so no
+//! cluster's keys are inside another's.
 //!
 //! | key | value |
 //! | --- | --- |
-//! | `P/v` | schema version, as decimal digits |
-//! | `P/a` address | a record of [`directory::Kind::Address`]: the user or the targets, the only truth about it |
-//! | `P/d` domain | a record of [`directory::Kind::Domain`] |
-//! | `P/p` user id, 16 bytes | a record of [`directory::Kind::Profile`]: the whole user |
+//! | `P v` | schema version, as decimal digits |
+//! | `P a` address | a record of [`directory::Kind::Address`]: the user or the targets, the only truth about it |
+//! | `P d` domain | a record of [`directory::Kind::Domain`] |
+//! | `P p` user id, 16 bytes | a record of [`directory::Kind::Profile`]: the whole user |
 //!
 //! Buckets play no part: TiKV spreads keys over its regions by itself, and lists need the order of ids.
-//! A prefix has no `/`, so no cluster's keys are inside another's.
 
 use cluster::Bucket;
 use directory::{Key, Kind};
@@ -25,7 +25,7 @@ pub struct Names {
 
 impl Names {
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: [prefix.as_bytes(), b"/"].concat() }
+        Self { prefix: [prefix.as_bytes(), &[0]].concat() }
     }
 
     pub fn schema(&self) -> Vec<u8> {
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_name_leads_back_to_its_key_and_to_no_other_cluster() {
-        let (names, other) = (Names::new("one"), Names::new("one.more"));
+        let (names, other) = (Names::new("one"), Names::new("one/p"));
         let plain = Address::parse("Alice@example.org").unwrap();
         let quoted = Address::parse("\"a@b\"@example.org").unwrap();
         let addresses = [Key::address(&plain), Key::address(&quoted)];
@@ -82,7 +82,7 @@ mod tests {
             assert_eq!(other.parse(&name), None);
             assert!(names.all().contains(&name) && !other.all().contains(&name));
         }
-        for bad in [&b"one/"[..], b"one/v", b"one/p123", b"one/d", b"one/x1"] {
+        for bad in [&b"one\0"[..], b"one\0v", b"one\0p123", b"one\0d", b"one\0x1", b"one/d1"] {
             assert_eq!(names.parse(bad), None, "{bad:?}");
         }
     }

@@ -65,7 +65,7 @@ async fn mutual_tls_works_and_neither_plaintext_nor_strangers_get_in() {
 async fn two_clusters_in_one_tikv_do_not_see_each_other() {
     let server = Server::start();
     let with = |prefix: &str| Tikv::new(TikvConfig { key_prefix: prefix.into(), ..server.config() }).unwrap();
-    let (one, other) = (with("one"), with("one.more"));
+    let (one, other) = (with("one"), with("one/d"));
     let key = Key::domain("example.org");
     one.compare_and_set(&key, 0, token(), value("one")).await.unwrap();
     assert_eq!(other.read(&key, false).await, Ok(Read::default()));
@@ -83,8 +83,8 @@ async fn the_schema_version_is_written_once_and_a_newer_one_is_refused() {
     server.client().compare_and_set(&key, 0, token(), value("x")).await.unwrap();
     let client = TransactionClient::new(vec![server.pd.clone()]).await.unwrap();
     let mut transaction = client.begin_optimistic().await.unwrap();
-    assert_eq!(transaction.get("prickle/v".to_owned()).await.unwrap(), Some(b"1".to_vec()));
-    transaction.put("prickle/v".to_owned(), "2").await.unwrap();
+    assert_eq!(transaction.get("prickle/\0v".to_owned()).await.unwrap(), Some(b"1".to_vec()));
+    transaction.put("prickle/\0v".to_owned(), "2").await.unwrap();
     transaction.commit().await.unwrap();
     match server.client().read(&key, false).await {
         Err(DatabaseError::Unavailable(why)) => assert!(why.contains("schema 2"), "{why}"),
@@ -105,7 +105,7 @@ async fn a_value_that_is_too_long_and_a_foreign_record_are_told_plainly() {
     }
     let client = TransactionClient::new(vec![server.pd.clone()]).await.unwrap();
     let mut transaction = client.begin_optimistic().await.unwrap();
-    let name = [b"prickle/p", key.id()].concat();
+    let name = [b"prickle/\0p", key.id()].concat();
     transaction.put(name, "not a record").await.unwrap();
     transaction.commit().await.unwrap();
     let damaged = tikv.read(&key, false).await;

@@ -177,7 +177,7 @@ async fn regions_split_under_the_records() {
         tikv.compare_and_set(&Key::domain(&name(n)), 0, token(), value("x")).await.unwrap();
         if n % 100 == 50 {
             let key: String =
-                format!("prickle/d{}", name(n)).bytes().map(|byte| format!("{byte:02x}")).collect();
+                format!("prickle/\0d{}", name(n)).bytes().map(|byte| format!("{byte:02x}")).collect();
             server.tell(&format!("split {key}"));
         }
     }
