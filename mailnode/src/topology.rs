@@ -5,7 +5,7 @@ use cluster::{Bucket, Candidate, Incarnation, Load, Member, NodeId, UserId, User
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// A view and what follows from it.
@@ -21,7 +21,9 @@ const STALE_LOAD: Duration = Duration::from_secs(10);
 pub struct Topology {
     me: NodeId,
     state: watch::Sender<Arc<ClusterState>>,
-    avoided: watch::Sender<BTreeSet<NodeId>>,
+    avoided: Mutex<BTreeSet<NodeId>>,
+    /// Somebody began to be avoided. Wakes in the order of waiting, unlike a `watch`.
+    news_of_avoided: Notify,
     loads: Mutex<BTreeMap<NodeId, (Load, Instant)>>,
 }
 
@@ -32,7 +34,8 @@ impl Topology {
         Self {
             me,
             state: watch::Sender::new(Arc::new(ClusterState { view, user_map })),
-            avoided: watch::Sender::default(),
+            avoided: Mutex::default(),
+            news_of_avoided: Notify::new(),
             loads: Mutex::default(),
         }
     }
@@ -59,27 +62,34 @@ impl Topology {
     }
 
     pub fn is_avoided(&self, node: NodeId) -> bool {
-        self.avoided.borrow().contains(&node)
+        self.avoided.lock().unwrap_or_else(PoisonError::into_inner).contains(&node)
     }
 
     /// Resolves when `node` begins to be avoided; if it is already, when it begins again: whoever calls it then
     /// has nobody better.
     pub async fn until_avoided(&self, node: NodeId) {
-        let mut avoided = self.avoided.subscribe();
-        let mut before = avoided.borrow_and_update().contains(&node);
-        while avoided.changed().await.is_ok() {
-            let now = avoided.borrow_and_update().contains(&node);
+        let mut before = self.is_avoided(node);
+        loop {
+            // Made before the look: a change after it is not missed.
+            let news = self.news_of_avoided.notified();
+            let now = self.is_avoided(node);
             if now && !before {
                 return;
             }
             before = now;
+            news.await;
         }
-        std::future::pending().await
     }
 
     /// Routes around a peer, or uses it again.
     pub fn set_avoided(&self, node: NodeId, avoided: bool) {
-        self.avoided.send_if_modified(|set| if avoided { set.insert(node) } else { set.remove(&node) });
+        let changed = {
+            let mut set = self.avoided.lock().unwrap_or_else(PoisonError::into_inner);
+            if avoided { set.insert(node) } else { set.remove(&node) }
+        };
+        if changed {
+            self.news_of_avoided.notify_waiters();
+        }
     }
 
     pub fn report_load(&self, node: NodeId, load: Load) {

@@ -161,6 +161,11 @@ impl Clients {
     fn act(&mut self, world: &mut World, index: usize) {
         let pause = self.dice.millis(50, 1_500);
         let hosts = world.hosts.len();
+        // In what order tokio wakes several watchers of one channel depends on random numbers of its own.
+        let (account, host) = (self.sessions[index].account, self.sessions[index].host);
+        let alone = !self.sessions.iter().enumerate().any(|(other, session)| {
+            other != index && (session.account, session.host) == (account, host) && session.waiting.is_some()
+        });
         let session = &mut self.sessions[index];
         session.next = world.now + pause;
         if !world.is_up(session.host) || self.dice.one_in(20) {
@@ -186,7 +191,7 @@ impl Clients {
             entries =
                 chosen.iter().map(|message| (message.uid, message.entry, message.internal_date)).collect();
             match self.dice.below(24) {
-                0..=5 => Work::Sync { user, folder, since, watch: true },
+                0..=5 => Work::Sync { user, folder, since, watch: alone },
                 6..=9 => Work::Sync { user, folder, since, watch: false },
                 10..=14 if !uids.is_empty() => {
                     let flags = vec![flag(self.dice.below(5))];

@@ -24,6 +24,7 @@ pub const PATIENCE: Duration = Duration::from_secs(4);
 
 pub struct Mailbox {
     pub index: MailboxIndex,
+    begun: bool,
     /// The fragments in the index, by node and life of the node.
     built_from: BTreeMap<NodeId, Incarnation>,
     fetched: Option<Instant>,
@@ -34,7 +35,14 @@ pub struct Mailbox {
 impl Mailbox {
     pub fn new(user: UserId) -> Self {
         let index = MailboxIndex::new(user);
-        Self { index, built_from: BTreeMap::new(), fetched: None, profile: None }
+        Self { index, begun: false, built_from: BTreeMap::new(), fetched: None, profile: None }
+    }
+
+    /// Before anything is learned.
+    fn begin(&mut self, node: &Node) {
+        if !std::mem::replace(&mut self.begun, true) {
+            self.index.begin_at(node.clock.now());
+        }
     }
 
     fn know(&mut self, profile: &Arc<Profile>) {
@@ -66,6 +74,7 @@ pub async fn refresh(
         // From here on deliveries are noted; those from before are in the fragments that are fetched next.
         incoming.wanted = true;
     }
+    mailbox.begin(node);
     fetch_fragments(node, cell, mailbox).await?;
     let profile = cell.profile.current(node, cell.user).await?;
     for entry in std::mem::take(&mut lock(&cell.incoming).entries) {
@@ -100,6 +109,8 @@ async fn fetch_fragments(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbo
         match fragment {
             Ok(entries) => {
                 for entry in entries {
+                    // What we write from here on is later than what is written there.
+                    let _ = node.clock.observe(entry.latest());
                     mailbox.index.learn(entry);
                 }
                 mailbox.built_from.insert(*member, *life);
@@ -238,6 +249,7 @@ pub async fn settle_in_background(node: &Arc<Node>, cell: &UserCell) {
 /// The UID that an entry has got (APPENDUID).
 pub async fn uid_of(node: &Arc<Node>, cell: &UserCell, entry: &Entry) -> Result<Option<Numbered>, Failure> {
     let mut mailbox = cell.mailbox.lock().await;
+    mailbox.begin(node);
     mailbox.index.learn(entry.clone());
     let profile = refresh(node, cell, &mut mailbox).await?;
     let Some(known) = mailbox.index.entry(entry.id) else { return Ok(None) };

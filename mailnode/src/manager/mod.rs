@@ -124,7 +124,7 @@ impl Manager {
         lock(&self.users).remove(&user);
     }
 
-    /// A replica could not keep all notices for us: what we know of fragments may be incomplete.
+    /// Notices did not reach us, or somebody else: what we know of fragments may be incomplete.
     pub fn notices_lost(&self) {
         for cell in lock(&self.users).values() {
             lock(&cell.incoming).overflowed = true;

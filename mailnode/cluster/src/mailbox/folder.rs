@@ -35,6 +35,10 @@ pub(super) struct FolderIndex {
 }
 
 impl FolderIndex {
+    pub(super) fn beginning_at(modseq: u64) -> Self {
+        Self { highest_modseq: modseq, departures_from: modseq, ..Self::default() }
+    }
+
     pub(super) fn note_modseq(&mut self, modseq: u64) {
         self.highest_modseq = self.highest_modseq.max(modseq);
         if !self.opened {

@@ -44,6 +44,8 @@ pub struct MailboxIndex {
     unnumbered: BTreeSet<EntryId>,
     /// Visible entries that a merge changed without giving them a MODSEQ above what sessions know.
     unstamped: BTreeSet<EntryId>,
+    /// MODSEQs of an index begin here: above whatever another manager may have shown.
+    floor: u64,
 }
 
 impl MailboxIndex {
@@ -54,7 +56,14 @@ impl MailboxIndex {
             folders: BTreeMap::new(),
             unnumbered: BTreeSet::new(),
             unstamped: BTreeSet::new(),
+            floor: 0,
         }
+    }
+
+    /// To be called before anything is learned. Sessions may know MODSEQs, of messages that are gone, which no
+    /// fragment tells: the clock is above them.
+    pub const fn begin_at(&mut self, now: Timestamp) {
+        self.floor = now.ticks;
     }
 
     pub const fn user(&self) -> UserId {
@@ -167,7 +176,8 @@ impl MailboxIndex {
     }
 
     fn folder(&mut self, id: FolderId) -> &mut FolderIndex {
-        self.folders.entry(id).or_default()
+        let floor = self.floor;
+        self.folders.entry(id).or_insert_with(|| FolderIndex::beginning_at(floor))
     }
 
     /// The reserved blocks of a folder that the profile remembers, and the first number never reserved.

@@ -37,7 +37,9 @@ impl MailboxIndex {
 
     /// UIDNEXT and HIGHESTMODSEQ of a folder.
     pub fn marks(&self, folder: FolderId) -> (u32, u64) {
-        self.folders.get(&folder).map_or((1, 1), |index| (index.uid_next(), index.highest_modseq.max(1)))
+        self.folders
+            .get(&folder)
+            .map_or((1, self.floor.max(1)), |index| (index.uid_next(), index.highest_modseq.max(1)))
     }
 
     /// Shows a folder to a session: from now on no message may appear below its highest UID.
