@@ -16,12 +16,12 @@ impl Dice {
     pub fn fork(&self, name: &str) -> Self {
         let mut hash = self.0;
         for byte in name.bytes() {
-            hash = Self(hash ^ u64::from(byte)).next();
+            hash = Self(hash ^ u64::from(byte)).roll();
         }
         Self(hash)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -31,7 +31,7 @@ impl Dice {
 
     /// Below `bound`; 0 if that is 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % (bound.max(1) as u64)) as usize
+        (self.roll() % (bound.max(1) as u64)) as usize
     }
 
     /// One in `n`.
@@ -40,11 +40,11 @@ impl Dice {
     }
 
     pub fn millis(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(from + self.next() % (to.saturating_sub(from) + 1))
+        Duration::from_millis(from + self.roll() % (to.saturating_sub(from) + 1))
     }
 
     pub fn micros(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_micros(from + self.next() % (to.saturating_sub(from) + 1))
+        Duration::from_micros(from + self.roll() % (to.saturating_sub(from) + 1))
     }
 
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {

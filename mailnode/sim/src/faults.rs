@@ -125,7 +125,7 @@ impl Faults {
                 }
             }
             Act::Down(host) => {
-                let seed = self.dice.next();
+                let seed = self.dice.roll();
                 world.crash(host, Crash::Tear { seed });
                 let pause = self.dice.millis(200, 8_000);
                 self.plan(now, pause, Act::Start(host));
@@ -155,7 +155,7 @@ impl Faults {
         let kinds = if self.kinds == Kinds::Destructive { 15 } else { 13 };
         match self.dice.below(kinds) {
             0 | 1 => {
-                let seed = self.dice.next();
+                let seed = self.dice.roll();
                 let crashes = [Crash::LoseUnsynced, Crash::KeepAll, Crash::Tear { seed }];
                 let crash = self.dice.pick(&crashes).copied().unwrap_or(Crash::KeepAll);
                 let again = self.dice.millis(100, 12_000);
@@ -274,7 +274,7 @@ impl Faults {
                 let Some(name) = self.dice.pick(&names) else { return };
                 let length = disk.contents(name).map_or(0, |bytes| bytes.len());
                 let at = self.dice.below(length) as u64;
-                let flipped = disk.flip(name, at, (self.dice.next() % 8) as u8);
+                let flipped = disk.flip(name, at, (self.dice.roll() % 8) as u8);
                 world.tell(format_args!("a bit of node-{victim} rots: {name} at {at}: {flipped}"));
             }
             2 => {

@@ -47,7 +47,7 @@ impl Environment for Machine {
     }
 
     fn random(&self) -> u64 {
-        self.dice.borrow_mut().next()
+        self.dice.borrow_mut().roll()
     }
 }
 

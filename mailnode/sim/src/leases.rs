@@ -54,7 +54,7 @@ impl SimLeases {
     }
 
     /// True if this read is to be served from the cache.
-    fn from_cache(&self) -> bool {
+    fn is_cached(&self) -> bool {
         let mut state = self.lock();
         state.conditions.stale && !state.dice.one_in(4)
     }
@@ -69,7 +69,7 @@ impl LeaseService for SimLeases {
 
     async fn members(&self) -> Result<Vec<MemberLease>, LeaseError> {
         self.travel().await?;
-        if self.from_cache() {
+        if self.is_cached() {
             return Ok(self.lock().cached_members.clone());
         }
         let members = self.truth.members().await?;
@@ -84,7 +84,7 @@ impl LeaseService for SimLeases {
 
     async fn coordinator(&self) -> Result<Option<CoordinatorLease>, LeaseError> {
         self.travel().await?;
-        if self.from_cache() {
+        if self.is_cached() {
             return Ok(self.lock().cached_coordinator.clone());
         }
         let lease = self.truth.coordinator().await?;

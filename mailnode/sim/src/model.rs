@@ -319,3 +319,97 @@ pub fn same_view(seen: &SeenFolder, opened: &Opened) -> Result<(), String> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cluster::{BlobId, BlobRef, WrappedKey};
+
+    const INBOX: FolderId = FolderId::INBOX;
+
+    fn message(number: i64, uid: u32) -> Message {
+        Message {
+            uid,
+            entry: EntryId::new(number as u64, u128::from(uid)),
+            flags: Vec::new(),
+            modseq: 1,
+            internal_date: number,
+            blob: BlobRef { id: BlobId::of(b""), size: 0, key: WrappedKey(Vec::new()) },
+            replicas: Vec::new(),
+        }
+    }
+
+    fn opened(messages: Vec<Message>) -> Opened {
+        Opened { uid_validity: 1, uid_next: 100, highest_modseq: 1, messages }
+    }
+
+    /// One account that was sent messages 1 and 2, both acknowledged and shown.
+    fn model() -> Model {
+        let mut model = Model { accounts: vec![Account::new(UserId(1))], ..Model::default() };
+        for number in [1, 2] {
+            let sent = Sent { acknowledged: true, ..Sent::default() };
+            model.accounts[0].sent.insert(number, sent);
+        }
+        let mut seen = SeenFolder::default();
+        model.opened(0, INBOX, &mut seen, &opened(vec![message(1, 1), message(2, 2)]));
+        model
+    }
+
+    fn found(mut model: Model, messages: Vec<Message>) -> Vec<&'static str> {
+        model.check(0, &BTreeMap::from([(INBOX, opened(messages))]));
+        model.violations.iter().map(|violation| violation.invariant).collect()
+    }
+
+    #[test]
+    fn all_that_was_sent_breaks_no_promise() {
+        assert_eq!(found(model(), vec![message(1, 1), message(2, 2)]), [""; 0]);
+    }
+
+    #[test]
+    fn a_lost_message_is_found_unless_somebody_tried_to_expunge_it() {
+        assert_eq!(found(model(), vec![message(1, 1)]), ["durable", "durable"]);
+        let mut tried = model();
+        tried.expunge_begins(0, message(2, 2).entry);
+        assert_eq!(found(tried, vec![message(1, 1)]), [""; 0]);
+    }
+
+    #[test]
+    fn a_message_that_is_back_is_found() {
+        let mut expunged = model();
+        expunged.expunge_begins(0, message(2, 2).entry);
+        expunged.expunge_acknowledged(0, message(2, 2).entry);
+        assert_eq!(found(expunged, vec![message(1, 1), message(2, 2)]), ["no resurrection"]);
+    }
+
+    #[test]
+    fn a_message_that_came_twice_is_found() {
+        let twice = vec![message(1, 1), message(2, 2), message(2, 3)];
+        assert_eq!(found(model(), twice), ["no false duplicates"]);
+    }
+
+    #[test]
+    fn a_lost_flag_is_found_unless_its_changes_overlapped() {
+        let entry = message(2, 2).entry;
+        let mut model_of_one = model();
+        model_of_one.flags_begin(0, entry, &[Flag::Seen]);
+        model_of_one.flags_end(0, entry, &[Flag::Seen], Some(true));
+        assert_eq!(found(model_of_one, vec![message(1, 1), message(2, 2)]), ["flags merge"]);
+
+        let mut overlapping = model();
+        overlapping.flags_begin(0, entry, &[Flag::Seen]);
+        overlapping.flags_begin(0, entry, &[Flag::Seen]);
+        overlapping.flags_end(0, entry, &[Flag::Seen], Some(false));
+        overlapping.flags_end(0, entry, &[Flag::Seen], Some(true));
+        assert_eq!(found(overlapping, vec![message(1, 1), message(2, 2)]), [""; 0]);
+    }
+
+    #[test]
+    fn somebody_elses_message_a_reused_uid_and_one_below_those_shown_are_found() {
+        let mut model = model();
+        let mut seen = SeenFolder::default();
+        model.opened(0, INBOX, &mut seen, &opened(vec![message(3, 3)]));
+        model.opened(0, INBOX, &mut seen, &opened(vec![message(1, 2)]));
+        let invariants: Vec<_> = model.violations.iter().map(|violation| violation.invariant).collect();
+        assert_eq!(invariants, ["isolation", "IMAP order", "IMAP order"]);
+    }
+}

@@ -93,7 +93,7 @@ fn entries(world: &World, users: &[UserId], copies: usize) -> Option<String> {
 fn logs(world: &World) -> Option<String> {
     for host in &world.hosts {
         let node = host.node()?;
-        for peer in node.store.pending_peers() {
+        if let Some(&peer) = node.store.pending_peers().first() {
             return Some(format!(
                 "{} keeps {} updates for {peer}",
                 host.name,

@@ -30,3 +30,13 @@ fn a_replica_that_never_learns_is_found() {
 fn bodies_that_nobody_can_read_are_found() {
     assert_found(Tamper::NoBodies, "available");
 }
+
+#[test]
+fn a_message_that_was_acknowledged_and_not_stored_is_found() {
+    assert_found(Tamper::DropStores, "durable");
+}
+
+#[test]
+fn updates_that_were_acknowledged_and_not_stored_are_found() {
+    assert_found(Tamper::DropUpdates, "convergent");
+}
