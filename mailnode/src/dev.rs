@@ -35,7 +35,7 @@ fn kept_secret(path: &Path) -> Result<String, StartError> {
         return Ok(text.trim().to_owned());
     }
     let secret = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-    crate::files::write_private(path, secret.as_bytes())
+    rpc::pki::write_private(path, &secret)
         .map_err(|error| StartError::new(&path.display().to_string(), error))?;
     Ok(secret)
 }

@@ -5,25 +5,13 @@ use crate::running::{Credentials, StartError};
 use rpc::pki::{Authority, DEFAULT_VALIDITY, KeyAndCertificate, NodeNames, NodeTls, read_file};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 
 /// Shortest admin token.
 const TOKEN: usize = 16;
-
-/// Writes a file that only its owner can read.
-///
-/// # Errors
-/// Of the file system.
-pub fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(bytes)
-}
 
 fn wrong(field: &str, error: impl std::fmt::Display) -> StartError {
     StartError::new(field, error)
