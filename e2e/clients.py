@@ -17,30 +17,30 @@ def tls(node):
 
 
 def smtp(node, timeout=TIMEOUT):
-    return smtplib.SMTP("127.0.0.1", node.ports["smtp"], local_hostname="client.example.net", timeout=timeout)
+    return smtplib.SMTP(node.host, node.ports["smtp"], local_hostname="client.example.net", timeout=timeout)
 
 
 def lmtp(node, timeout=TIMEOUT):
-    client = smtplib.LMTP("127.0.0.1", node.ports["lmtp"], local_hostname="client.example.net", timeout=timeout)
+    client = smtplib.LMTP(node.host, node.ports["lmtp"], local_hostname="client.example.net", timeout=timeout)
     client.ehlo()
     return client
 
 
 def submission(node, user):
-    client = smtplib.SMTP("localhost", node.ports["submission"], local_hostname="client.example.net", timeout=TIMEOUT)
+    client = smtplib.SMTP(node.certified, node.ports["submission"], local_hostname="client.example.net", timeout=TIMEOUT)
     client.starttls(context=tls(node))
     client.login(user.address, user.password)
     return client
 
 
 def imap(node, user, timeout=TIMEOUT):
-    client = imaplib.IMAP4_SSL("localhost", node.ports["imaps"], ssl_context=tls(node), timeout=timeout)
+    client = imaplib.IMAP4_SSL(node.certified, node.ports["imaps"], ssl_context=tls(node), timeout=timeout)
     client.login(user.address, user.password)
     return client
 
 
-def pop3(node, user):
-    client = poplib.POP3_SSL("localhost", node.ports["pop3s"], context=tls(node), timeout=TIMEOUT)
+def pop3(node, user, timeout=TIMEOUT):
+    client = poplib.POP3_SSL(node.certified, node.ports["pop3s"], context=tls(node), timeout=timeout)
     client.user(user.address)
     client.pass_(user.password)
     return client

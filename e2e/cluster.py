@@ -4,6 +4,7 @@
 `mailnode dev`. Both give `Node`s, which is all that the clients (clients.py) need to know.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -32,10 +33,12 @@ class User:
 
 
 class Node:
-    """What a client knows of a node: ports, and the CA of its certificate."""
+    """What a client knows of a node: where it is, by address and by the name in its certificate, and the CA of that."""
 
-    def __init__(self, name, ports, ca, token_file):
+    def __init__(self, name, ports, ca, token_file, host="127.0.0.1"):
         self.name = name
+        self.host = host
+        self.certified = "localhost" if host == "127.0.0.1" else host
         self.ports = ports
         self.ca = ca
         self.token_file = token_file
@@ -46,7 +49,7 @@ class Node:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.ports['http']}"
+        return f"http://{self.host}:{self.ports['http']}"
 
     @property
     def is_running(self):
@@ -109,9 +112,11 @@ class Accounts:
 
 
 class Cluster(Accounts):
-    """N nodes, each its own process."""
+    """N nodes, each its own process; on loopback, or in the namespaces of a `chaos.network.Network`."""
 
-    def __init__(self, directory, count=3, factor=2, zones=(), log="info"):
+    def __init__(self, directory, count=3, factor=2, zones=(), log="info", network=None, settings=""):
+        """`settings`: further lines for each node's configuration."""
+        self.network = network
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._run("pki", "ca", "--out", self.directory)
@@ -121,13 +126,16 @@ class Cluster(Accounts):
         self.nodes = []
         for index in range(count):
             name = f"node-{index + 1}"
-            self._run("pki", "node", "--ca", self.directory, "--name", name, "--out", self.directory)
+            host = network.addresses[index] if network else "127.0.0.1"
+            names = ["--san", f"localhost,{host}"]
+            self._run("pki", "node", "--ca", self.directory, "--name", name, "--out", self.directory, *names)
             first = free_block(len(LISTENERS))
             ports = {listener: first + offset for offset, listener in enumerate(LISTENERS)}
-            node = Node(name, ports, self.ca, token_file)
+            node = Node(name, ports, self.ca, token_file, host)
+            node.program = [*(network.command(index) if network else []), MAILNODE]
             zone = zones[index % len(zones)] if zones else None
             node.config = self.directory / f"{name}.yaml"
-            node.config.write_text(_config(name, ports, min(factor, count), min(3, count), zone, log))
+            node.config.write_text(_config(node, min(factor, count), min(3, count), zone, log) + settings)
             self.nodes.append(node)
 
     def _run(self, *arguments):
@@ -142,7 +150,8 @@ class Cluster(Accounts):
 
     def start_node(self, node, wait=True):
         assert not node.is_running
-        node.process = Process(node.name, [MAILNODE, "serve", "--config", node.config], self.directory / f"{node.name}.log")
+        command = [*node.program, "serve", "--config", node.config]
+        node.process = Process(node.name, command, self.directory / f"{node.name}.log")
         if wait:
             self.wait_ready([node])
 
@@ -191,6 +200,18 @@ class Cluster(Accounts):
         for node in self.nodes:
             if node.process is not None:
                 node.process.end()
+
+
+@contextlib.contextmanager
+def started(directory, **options):
+    """A `Cluster` that runs and has its domain, while the block lasts."""
+    made = Cluster(directory, **options)
+    try:
+        made.start()
+        made.add_domain()
+        yield made
+    finally:
+        made.close()
 
 
 class DevCluster(Accounts):
@@ -243,7 +264,8 @@ class DevCluster(Accounts):
             self.process.end()
 
 
-def _config(name, ports, factor, replicas, zone, log):
+def _config(node, factor, replicas, zone, log):
+    name = node.name
     lines = [
         f"name: {name}",
         f"dataDirectory: ./data/{name}",
@@ -257,7 +279,7 @@ def _config(name, ports, factor, replicas, zone, log):
         f"replication: {{factor: {factor}, minCopies: {factor}}}",
         f"userDatabase: {{embedded: {{replicas: {replicas}}}}}",
         "listeners:",
-        *[f"  {listener}: 127.0.0.1:{port}" for listener, port in ports.items()],
+        *[f"  {listener}: {node.host}:{port}" for listener, port in node.ports.items()],
         "admin: {tokenFile: ./admin.token}",
         f"log: {{filter: {log}}}",
     ]

@@ -9,13 +9,8 @@ import process
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory):
     """Three `mailnode serve`, R=2, with a domain. Tests make users of their own and leave all nodes running."""
-    made = clusters.Cluster(tmp_path_factory.mktemp("shared"), count=3)
-    try:
-        made.start()
-        made.add_domain()
+    with clusters.started(tmp_path_factory.mktemp("shared")) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture

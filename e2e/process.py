@@ -43,6 +43,10 @@ class Process:
         """Asks it to stop and returns its exit code."""
         if self.is_running:
             self._process.send_signal(sign)
+        return self.wait(seconds)
+
+    def wait(self, seconds=20):
+        """Its exit code."""
         return self._process.wait(seconds)
 
     def end(self):

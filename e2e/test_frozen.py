@@ -16,13 +16,8 @@ MESSAGE = "Subject: {0}\r\nX-Number: {0}\r\n\r\nmessage {0}\r\n"
 
 @pytest.fixture
 def four(tmp_path):
-    made = clusters.Cluster(tmp_path / "c", count=4)
-    try:
-        made.start()
-        made.add_domain()
+    with clusters.started(tmp_path / "c", count=4) as made:
         yield made
-    finally:
-        made.close()
 
 
 def test_a_frozen_replica_is_replaced_within_a_second_and_catches_up_when_it_thaws(four, report):

@@ -10,13 +10,8 @@ import clients
 
 @pytest.fixture(scope="module")
 def talkative(tmp_path_factory):
-    made = clusters.Cluster(tmp_path_factory.mktemp("secrecy") / "c", count=3, log="trace")
-    try:
-        made.start()
-        made.add_domain()
+    with clusters.started(tmp_path_factory.mktemp("secrecy") / "c", log="trace") as made:
         yield made
-    finally:
-        made.close()
 
 
 def test_at_the_most_talkative_level_no_log_has_a_password_or_a_body_and_no_disk_a_body(talkative):
