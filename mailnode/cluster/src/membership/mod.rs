@@ -337,7 +337,10 @@ impl Membership {
         for target in self.peers.due(&targets, now, &self.timing) {
             effects.push(Effect::Probe(target));
         }
-        self.peers.keep(|id| targets.contains(id) || ring.contains(id));
+        // A dead member is remembered as avoided, so that its return ends that; whoever is forgotten is avoided no more.
+        let (targets, view) = (&targets, &self.view);
+        let forgotten = self.peers.keep(|id| targets.contains(id) || view.member(*id).is_some());
+        effects.extend(forgotten.into_iter().map(|id| Effect::Avoid(id, false)));
     }
 
     fn check_isolation(&mut self, now: Duration, effects: &mut Vec<Effect>) {

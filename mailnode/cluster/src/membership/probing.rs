@@ -96,7 +96,14 @@ impl Peers {
         due
     }
 
-    pub(super) fn keep(&mut self, wanted: impl Fn(&NodeId) -> bool) {
-        self.0.retain(|id, peer| wanted(id) || peer.in_flight);
+    /// Forgets the others; returns those of them that were avoided.
+    pub(super) fn keep(&mut self, wanted: impl Fn(&NodeId) -> bool) -> Vec<NodeId> {
+        let mut avoided = Vec::new();
+        self.0.retain(|id, peer| {
+            let keep = wanted(id) || peer.in_flight;
+            avoided.extend((!keep && peer.avoided).then_some(*id));
+            keep
+        });
+        avoided
     }
 }

@@ -390,6 +390,27 @@ fn a_restarted_node_is_back_with_its_new_life_and_no_longer_avoided() {
 }
 
 #[test]
+fn a_node_that_stopped_on_purpose_is_not_avoided_after_its_return_whoever_asked_it_meanwhile() {
+    let mut world = formed(&["a", "b", "c", "d"]);
+    let ids = world.ids();
+    for victim in ids.clone() {
+        let name = world.machines[&victim].name.clone();
+        world.kill(victim);
+        world.leases.remove(&name);
+        world.run(4_000);
+        for asking in ids.iter().filter(|id| **id != victim) {
+            world.event(*asking, Event::OperationFailed(victim));
+        }
+        world.run(1_000);
+        world.boot(&name);
+        world.run(4_000);
+        assert!(world.agree_on(&ids));
+        let avoided: Vec<_> = world.up().flat_map(|(_, machine)| machine.avoided.iter()).collect();
+        assert_eq!(avoided, Vec::<&NodeId>::new(), "{victim} has returned");
+    }
+}
+
+#[test]
 fn with_the_lease_service_away_nobody_is_expelled_and_a_dead_peer_is_avoided() {
     let mut world = formed(&["a", "b", "c", "d"]);
     world.lease_service = false;
