@@ -9,8 +9,10 @@
 //! - Avoiding is local and cheap, expelling is the coordinator's. With the Lease service away nothing can be
 //!   published, so nobody is expelled, and dead peers are merely avoided.
 //! - A member that answers, however late, is not expelled.
+//! - An answered call is news for one peer only and costs no more than that: a busy node tells of thousands a second.
 //! - A member that has been dead for `replace_after` is lost for good: it leaves the view, and its entries get new
 //!   replicas ([`crate::healing`]). Not while less than half of the members serve: that is an outage, which ends.
+//!   One that was draining and gave up its Lease leaves the view at once.
 
 mod coordinator;
 mod probing;
@@ -150,7 +152,9 @@ pub struct Membership {
     me: NodeId,
     timing: Timing,
     view: View,
-    leases: Vec<ObservedLease>,
+    /// Serving members of the view, by id.
+    ring: Vec<NodeId>,
+    leases: BTreeMap<NodeId, ObservedLease>,
     holder: Option<NodeId>,
     /// We hold the coordinator Lease.
     ours: bool,
@@ -180,7 +184,8 @@ impl Membership {
             me,
             timing,
             view: View::default(),
-            leases: Vec::new(),
+            ring: Vec::new(),
+            leases: BTreeMap::new(),
             holder: None,
             ours: false,
             peers: Peers::default(),
@@ -205,24 +210,25 @@ impl Membership {
 
     /// Nodes with a live Lease, members or not: how to reach them.
     pub fn candidates(&self) -> Vec<Member> {
-        self.leases.iter().filter(|lease| !lease.expired).map(coordinator::member_of).collect()
+        self.leases.values().filter(|lease| !lease.expired).map(coordinator::member_of).collect()
     }
 
     /// Takes one event; the effects are to be carried out in order.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
+        let tick = event == Event::Tick;
         match event {
             Event::Tick => {
                 if now.saturating_sub(self.started) >= WAIT_FOR_NEWS {
-                    self.install_remembered(&mut effects);
+                    self.install_remembered(now, &mut effects);
                 }
             }
-            Event::Leases(leases) => self.leases = leases,
+            Event::Leases(leases) => self.take_leases(leases),
             Event::Coordinator { holder, ours, vacant, view } => {
                 self.holder = holder;
                 self.ours = ours;
-                self.install(view, &mut effects);
-                self.install_remembered(&mut effects);
+                self.install(view, now, &mut effects);
+                self.install_remembered(now, &mut effects);
                 if vacant && !ours {
                     effects.push(Effect::TakeCoordination);
                 }
@@ -235,6 +241,8 @@ impl Membership {
             Event::OperationSucceeded(peer) => {
                 self.peers.alive(peer, now);
                 self.heard(peer, now, &mut effects);
+                // What follows from it for the membership can wait for the next tick.
+                return effects;
             }
             Event::ProbeFailed(peer) => {
                 let misses = self.peers.missed(peer, now);
@@ -258,10 +266,10 @@ impl Membership {
                     self.peers.watch(peer, now);
                 }
             }
-            Event::ViewReceived(view) => self.install(view, &mut effects),
+            Event::ViewReceived(view) => self.install(view, now, &mut effects),
             Event::Published(view) => {
                 self.publishing = false;
-                self.install(view.clone(), &mut effects);
+                self.install(view.clone(), now, &mut effects);
                 effects.push(Effect::Push(view));
             }
             Event::PublishFailed => {
@@ -269,14 +277,25 @@ impl Membership {
                 self.differs_since = Some(now + self.timing.coordinator_renewal);
             }
         }
-        self.note_dead(now);
         self.coordinate(now, &mut effects);
-        self.probe(now, &mut effects);
+        self.probe(now, tick, &mut effects);
         self.check_isolation(now, &mut effects);
         effects
     }
 
-    fn install(&mut self, view: View, effects: &mut Vec<Effect>) {
+    /// Of two nodes whose names have one id, the member is kept, else the first.
+    fn take_leases(&mut self, leases: Vec<ObservedLease>) {
+        self.leases.clear();
+        for lease in leases {
+            let id = lease.id();
+            let member = self.view.member(id).is_some_and(|member| member.name == lease.name);
+            if member || !self.leases.contains_key(&id) {
+                self.leases.insert(id, lease);
+            }
+        }
+    }
+
+    fn install(&mut self, view: View, now: Duration, effects: &mut Vec<Effect>) {
         if view.epoch <= self.view.epoch {
             return;
         }
@@ -289,6 +308,8 @@ impl Membership {
             }
         }
         self.view = view.clone();
+        self.ring = view.serving().map(|member| member.id).collect();
+        self.note_dead(now);
         effects.push(Effect::Install(view));
     }
 
@@ -300,9 +321,9 @@ impl Membership {
         }
     }
 
-    fn install_remembered(&mut self, effects: &mut Vec<Effect>) {
+    fn install_remembered(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         let remembered = std::mem::take(&mut self.remembered);
-        self.install(remembered, effects);
+        self.install(remembered, now, effects);
     }
 
     fn heard(&mut self, peer: NodeId, now: Duration, effects: &mut Vec<Effect>) {
@@ -320,13 +341,13 @@ impl Membership {
 
     /// Members that we probe: our successors in the ring, whoever is avoided or suspected, and as coordinator
     /// those that want to join.
-    fn probe(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        let ring: Vec<NodeId> = self.view.serving().map(|member| member.id).collect();
-        let after = ring.iter().position(|&id| id > self.me).unwrap_or(0);
-        let others = ring.len().saturating_sub(usize::from(ring.contains(&self.me)));
-        let cycle = ring.iter().cycle().skip(after).filter(|&&id| id != self.me);
-        let mut targets: Vec<NodeId> = cycle.take(self.timing.successors.min(others)).copied().collect();
-        let known = |id: &NodeId| ring.contains(id) || self.leases.iter().any(|lease| lease.id() == *id);
+    fn probe(&mut self, now: Duration, tick: bool, effects: &mut Vec<Effect>) {
+        let ring = &self.ring;
+        let after = ring.partition_point(|&id| id <= self.me);
+        let others = ring.len() - usize::from(ring.binary_search(&self.me).is_ok());
+        let around = ring[after..].iter().chain(&ring[..after]).filter(|&&id| id != self.me);
+        let mut targets: Vec<NodeId> = around.take(self.timing.successors.min(others)).copied().collect();
+        let known = |id: &NodeId| ring.binary_search(id).is_ok() || self.leases.contains_key(id);
         targets.extend(self.peers.watched().filter(known));
         if self.ours {
             targets.extend(self.joining());
@@ -334,13 +355,16 @@ impl Membership {
         targets.sort_unstable();
         targets.dedup();
         targets.retain(|&target| target != self.me);
-        for target in self.peers.due(&targets, now, &self.timing) {
+        for target in self.peers.due(&targets, now) {
             effects.push(Effect::Probe(target));
         }
-        // A dead member is remembered as avoided, so that its return ends that; whoever is forgotten is avoided no more.
-        let (targets, view) = (&targets, &self.view);
-        let forgotten = self.peers.keep(|id| targets.contains(id) || view.member(*id).is_some());
-        effects.extend(forgotten.into_iter().map(|id| Effect::Avoid(id, false)));
+        if tick {
+            // A dead member is remembered as avoided, so that its return ends that; whoever is forgotten is avoided no more.
+            let (targets, view) = (&targets, &self.view);
+            let wanted = |id: &NodeId| targets.binary_search(id).is_ok() || view.member(*id).is_some();
+            let forgotten = self.peers.keep(wanted);
+            effects.extend(forgotten.into_iter().map(|id| Effect::Avoid(id, false)));
+        }
     }
 
     fn check_isolation(&mut self, now: Duration, effects: &mut Vec<Effect>) {

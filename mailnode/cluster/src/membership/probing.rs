@@ -84,7 +84,7 @@ impl Peers {
     }
 
     /// Those to probe now; they count as being probed.
-    pub(super) fn due(&mut self, targets: &[NodeId], now: Duration, _timing: &Timing) -> Vec<NodeId> {
+    pub(super) fn due(&mut self, targets: &[NodeId], now: Duration) -> Vec<NodeId> {
         let mut due = Vec::new();
         for &id in targets {
             let peer = self.peer(id);
