@@ -1,0 +1,60 @@
+//! One module a figure: the runs it takes, and the rows of its CSV.
+
+pub mod throughput;
+
+use crate::table::Table;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How much work a figure may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// As published.
+    Full,
+    /// Small clusters and short runs, to see that all works.
+    Quick,
+}
+
+pub struct Figure {
+    pub name: &'static str,
+    pub make: fn(Size, u64) -> Table,
+}
+
+pub const ALL: &[Figure] = &[Figure { name: "throughput", make: throughput::table }];
+
+/// Does the work for each input, on all cores; results are in the order of the inputs.
+pub fn parallel<I: Sync, O: Send>(inputs: &[I], work: impl Fn(&I) -> O + Sync) -> Vec<O> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    let outputs: Mutex<Vec<(usize, O)>> = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(inputs.len()) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(input) = inputs.get(at) else { return };
+                    let output = work(input);
+                    outputs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((at, output));
+                }
+            });
+        }
+    });
+    let mut outputs = outputs.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    outputs.sort_by_key(|(at, _)| *at);
+    outputs.into_iter().map(|(_, output)| output).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_in_the_order_of_the_inputs_whoever_was_first() {
+        let inputs: Vec<u64> = (0..50).collect();
+        let work = |input: &u64| {
+            std::thread::sleep(std::time::Duration::from_micros(500 * (50 - input) % 1_500));
+            input * 2
+        };
+        assert_eq!(parallel(&inputs, work), inputs.iter().map(|input| input * 2).collect::<Vec<_>>());
+    }
+}
