@@ -40,8 +40,8 @@ def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
     if report.failed:
-        for started in process.STARTED:
-            report.sections.append((f"log of {started.name}, pid {started.pid}", started.tail()))
+        for log, started in {started.log: started for started in process.STARTED}.items():
+            report.sections.append((f"end of {log}", started.tail()))
 
 
 def pytest_terminal_summary(terminalreporter):

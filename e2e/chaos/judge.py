@@ -74,7 +74,8 @@ def _judge_mail(promises, key, mail, places, where):
     text = f"{role} {identity} of {address} {where}"
     if mail.removed == "yes":
         if places:
-            promises.violation("resurrected", f"{text} was expunged and is at {places}", key)
+            kind = "kept after QUIT" if mail.removed_by == "QUIT" else "resurrected"
+            promises.violation(kind, f"{text} was expunged by {mail.removed_by} and is at {places}", key)
         return
     if len(places) > 1:
         promises.violation("duplicated", f"{text} is at {places}", key)

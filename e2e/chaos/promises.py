@@ -22,8 +22,9 @@ class Mail:
     #: True, False or None: either.
     flags: dict
     acknowledged: bool = False
-    #: No, maybe, yes.
+    #: No, maybe, yes; and by what, if yes.
     removed: str = "no"
+    removed_by: str = ""
     busy: bool = False
     history: list = field(default_factory=list)
 
@@ -47,8 +48,9 @@ class Promises:
         self.lock = threading.RLock()
         self.mails = {}
         self.folders = {}
-        #: (kind, text)
+        #: (kind, text); a message breaks a promise of a kind once, however often that is seen.
         self.violations = []
+        self._told = set()
         #: Messages that were shown with another, higher UID later: allowed after a partition, and rare.
         self.renumbered = 0
 
@@ -58,6 +60,9 @@ class Promises:
     def violation(self, kind, text, key=None):
         with self.lock:
             mail = self.mails.get(key)
+            if mail and (kind, key) in self._told:
+                return
+            self._told.add((kind, key))
             history = f"; history: {mail.history}" if mail else ""
             self.violations.append((kind, f"{self.now()} {kind}: {text}{history}"))
 
@@ -109,7 +114,7 @@ class Promises:
             mail = self.mails[key]
             mail.busy = False
             if removed:
-                mail.removed = "yes"
+                mail.removed, mail.removed_by = "yes", how
             if folder:
                 mail.folders = {folder}
             mail.flags.update(flags or {})
