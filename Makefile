@@ -5,7 +5,11 @@
 #   make sim              the simulator: regression seeds, its checkers' tests, and new histories for about a minute (not part of
 #                         `make test` yet: it finds IMAP order broken after failovers, docs/decisions/simulator.md)
 #   make e2e              real clients, real mail and the kill scenario, on a release build; ONLY='-k idle' for some of them
+#   make versions         builds the older node that test_versions.py runs beside this one (once for each commit in
+#                         e2e/compatible-since; 3 to 6 minutes; without it that test is skipped)
 #   make operator-e2e     the operator and Kubernetes Leases against a real kube-apiserver (not part of `make test` yet; needs Go)
+#   make kubernetes-e2e   mail clusters on a real three-node Kubernetes on this machine (not part of `make test`; needs Go, and
+#                         root for namespaces); TEST=scale for one scenario
 #   make tikv-e2e         the user database in TiKV through its real client, against the test server of e2e/tikv (needs Go)
 #   make crds             writes the copies of the CustomResourceDefinition
 #   make bench            the speed of a cluster here, beside Debian's Dovecot (not part of `make test`)
@@ -18,7 +22,7 @@ export PYTHONDONTWRITEBYTECODE = 1
 ONLY =
 
 .NOTPARALLEL:
-.PHONY: test install fmt lint deny unit sim e2e operator-e2e tikv-e2e crds bench
+.PHONY: test install fmt lint deny unit sim e2e versions operator-e2e kubernetes-e2e tikv-e2e crds bench
 
 test: fmt install deny lint unit e2e
 
@@ -47,10 +51,16 @@ e2e: install
 	cargo build --release --locked -p mailnode
 	cd e2e && $(TOOLS)/bin/python -m pytest $(ONLY)
 
+versions: install
+	$(TOOLS)/bin/python e2e/versions.py build
+
 operator-e2e:
 	operator/tests/chart.sh
 	binaries=$$(operator/tests/apiserver/build.sh) && PRICKLE_APISERVER=$$binaries \
 	cargo test --locked -p operator -p lease-kubernetes --test api_server -- --include-ignored --nocapture
+
+kubernetes-e2e: install
+	cd e2e/kubernetes && $(TOOLS)/bin/python -m pytest $(if $(TEST),-k '$(TEST)')
 
 tikv-e2e:
 	program=$$(e2e/tikv/build.sh) && PRICKLE_TIKV=$$program \

@@ -1,0 +1,114 @@
+"""Fixtures: one real Kubernetes for the session with the operator from the chart, a MailCluster of its own for each test, and
+everything a person would look at in one folder when a test fails (PRICKLE_ARTIFACTS, default target/e2e-kubernetes)."""
+
+import contextlib
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+import images
+import kubernetes_cluster
+import process
+from mail import IMAGE, NEWER, Mail
+from traffic import Traffic
+
+OPERATOR = "prickle/operator:0.1.0"
+ARTIFACTS = Path(os.environ.get("PRICKLE_ARTIFACTS", images.TARGET / "e2e-kubernetes"))
+_FIGURES = []
+
+
+@pytest.fixture(scope="session")
+def kubernetes(tmp_path_factory):
+    binaries = kubernetes_cluster.build()
+    out = tmp_path_factory.mktemp("images")
+    programs, made = images.build_programs(), []
+    for package, name, tags in (("mailnode", "mailnode", (IMAGE, NEWER)), ("operator", "prickle-operator", (OPERATOR,))):
+        program = images.stripped(programs[name], out / name)
+        destination, config = images.last_stage(images.ROOT / package / "Dockerfile")
+        for tag in tags:
+            # An image of its own for each tag, as another version would be.
+            labelled = config | {"Labels": {"org.opencontainers.image.version": tag.split(":")[1]}}
+            made.append(images.archive(out / f"{tag.replace('/', '-')}.tar", [tag], program, destination, labelled))
+    cluster = kubernetes_cluster.Kubernetes(binaries)
+    try:
+        begun = time.monotonic()
+        cluster.start()
+        _FIGURES.append(f"three machines ready after {time.monotonic() - begun:.1f} s")
+        for image in made:
+            cluster.load(image)
+        yield cluster
+    except BaseException:
+        with contextlib.suppress(Exception):
+            cluster.save_state(ARTIFACTS / "start", "default")
+        raise
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def operator(kubernetes):
+    """`helm install`, as a new user would."""
+    kubernetes.helm("install", "prickle", images.ROOT / "charts/prickle", "--namespace", "prickle-system", "--create-namespace",
+                    "--wait", "--timeout", "240s")
+    return kubernetes
+
+
+@pytest.fixture
+def mail(operator, request):
+    """Makes MailClusters, each in a namespace of its own."""
+    made = []
+
+    def make(**spec):
+        name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:30].strip("-")
+        cluster = Mail(operator, f"{name}-{len(made)}")
+        made.append(cluster)
+        cluster.seconds_to_ready = cluster.create(**spec)
+        return cluster
+    yield make
+    failed = getattr(request.node, "failed", False)
+    for cluster in made:
+        if failed:
+            operator.save_state(ARTIFACTS / cluster.namespace, cluster.namespace)
+        with contextlib.suppress(Exception):
+            cluster.delete(volumes=True)
+
+
+@pytest.fixture
+def loaded(mail):
+    """A MailCluster and load for it."""
+    def make(**spec):
+        cluster = mail(**spec)
+        return cluster, Traffic(cluster)
+    return make
+
+
+@pytest.fixture
+def report(request):
+    """Prints a figure that belongs to the test's outcome; shown at the end of the run."""
+    return lambda text: _FIGURES.append(f"{request.node.name}: {text}")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed:
+        item.failed = True
+
+
+def pytest_terminal_summary(terminalreporter):
+    if _FIGURES:
+        terminalreporter.section("figures")
+        for line in _FIGURES:
+            terminalreporter.write_line(line)
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+    (ARTIFACTS / "figures.json").write_text(json.dumps(_FIGURES, indent=1))
+
+
+def pytest_unconfigure():
+    for started in process.STARTED:
+        started.end()

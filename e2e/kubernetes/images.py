@@ -1,0 +1,90 @@
+"""Images without a container engine: a docker-archive with one layer, in which one static program is.
+
+What the image says (user, entry point, environment, where the program is) is read from the last stage of the Dockerfile
+that users build, so that the two cannot differ; the program is built here, as the first stage would.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shlex
+import subprocess
+import tarfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+TRIPLE = f"{os.uname().machine}-unknown-linux-gnu"
+
+
+def last_stage(dockerfile):
+    """(COPY's destination, image configuration) of `FROM scratch`."""
+    lines = [line for line in dockerfile.read_text().replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
+    start = max(index for index, line in enumerate(lines) if line.startswith("FROM "))
+    assert lines[start] == "FROM scratch", f"{dockerfile}: the last stage must begin with FROM scratch"
+    config, destination = {"Env": []}, None
+    for line in lines[start + 1:]:
+        word, rest = line.split(None, 1)
+        if word == "COPY":
+            destination = shlex.split(rest)[-1]
+        elif word == "USER":
+            config["User"] = rest.strip()
+        elif word == "ENV":
+            config["Env"] += shlex.split(rest)
+        elif word == "ENTRYPOINT":
+            config["Entrypoint"] = json.loads(rest)
+        elif word == "LABEL":
+            config.setdefault("Labels", {}).update(pair.split("=", 1) for pair in shlex.split(rest))
+        else:
+            raise AssertionError(f"{dockerfile}: {word} is not understood here")
+    assert destination, f"{dockerfile}: no COPY"
+    return destination, config
+
+
+def build_programs():
+    """The static programs, `mailnode` and `prickle-operator`, by name. One build, so that what both need is compiled once."""
+    command = ["cargo", "build", "--release", "--locked", "-p", "mailnode", "-p", "operator", "--features", "mailnode/kubernetes",
+               "--target", TRIPLE]
+    environment = {**os.environ, "RUSTFLAGS": "-C target-feature=+crt-static", "CARGO_TARGET_DIR": str(TARGET)}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=3600)
+    return {name: TARGET / TRIPLE / "release" / name for name in ("mailnode", "prickle-operator")}
+
+
+def _layer(path, data):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for parent in list(Path(path).parents)[-2::-1]:
+            entry = tarfile.TarInfo(str(parent).lstrip("/"))
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(entry)
+        entry = tarfile.TarInfo(path.lstrip("/"))
+        entry.size, entry.mode = len(data), 0o755
+        tar.addfile(entry, io.BytesIO(data))
+    return out.getvalue()
+
+
+def archive(out, tags, program, destination, config):
+    """Writes the archive; the same program under several tags is one image."""
+    layer = _layer(destination, program.read_bytes())
+    digest = hashlib.sha256(layer).hexdigest()
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+    image = json.dumps({
+        "architecture": architecture,
+        "os": "linux",
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+    }).encode()
+    name = hashlib.sha256(image).hexdigest()
+    manifest = json.dumps([{"Config": f"{name}.json", "RepoTags": list(tags), "Layers": [f"{digest}.tar"]}]).encode()
+    with tarfile.open(out, "w") as tar:
+        for file, data in ((f"{name}.json", image), (f"{digest}.tar", layer), ("manifest.json", manifest)):
+            entry = tarfile.TarInfo(file)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return out
+
+
+def stripped(program, out):
+    subprocess.run(["strip", "-o", str(out), str(program)], check=True)
+    return out

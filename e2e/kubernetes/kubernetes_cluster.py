@@ -1,0 +1,165 @@
+"""A real Kubernetes of three machines on this computer, and a user's tools for it."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import namespaces
+from control import ControlPlane
+from machine import PAUSE, Machine
+from images import archive
+from namespaces import CONTROL, DNS_SERVICE, run
+from wait import eventually
+
+HERE = Path(__file__).resolve().parent
+LOCK = Path("/run/lock/prickle-e2e")
+READY_SECONDS = 240
+VOLUMES = 30
+
+
+def build():
+    """Directory of the programs."""
+    done = subprocess.run([HERE / "build.sh"], stdout=subprocess.PIPE, text=True, check=True, timeout=3600)
+    return Path(done.stdout.strip().splitlines()[-1])
+
+
+class Kubernetes:
+    def __init__(self, binaries, machines=3):
+        self._lock = LOCK.open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.binaries = binaries
+        self.directory = Path(tempfile.mkdtemp(prefix="prickle-kubernetes-"))
+        names = [f"machine-{number + 1}" for number in range(machines)]
+        self.control = ControlPlane(self.directory, binaries, names)
+        self.machines = [Machine(self.directory, binaries, self.control, number + 1) for number in range(machines)]
+        self.images = [archive(
+            self.directory / "pause.tar", [PAUSE], binaries / "pause", "/pause", {"Entrypoint": ["/pause"], "User": "65532:65532"},
+        )]
+
+    # Life
+
+    def start(self):
+        self._clear()
+        namespaces.make_bridge()
+        self.control.start()
+        for machine in self.machines:
+            machine.start(self.images)
+            namespaces.route(namespaces.pod_range(machine.number), machine.address)
+        for machine in self.machines:
+            for name in [other.name for other in self.machines if other is not machine] + ["control"]:
+                namespaces.route(namespaces.pod_range(machine.number), machine.address, name)
+        self.apply(self._ground())
+        eventually("all machines are ready", self.machines_ready, READY_SECONDS, every=0.5)
+        for machine in self.machines:
+            machine.start_proxy()
+        self.control.start_proxy()
+        return self
+
+    def revive(self, machine):
+        """A machine that was killed starts again, with what is left of its disk."""
+        machine.boot(self.images)
+        eventually(f"{machine} is back", self.machines_ready, READY_SECONDS, every=1)
+        machine.start_proxy()
+
+    def machines_ready(self):
+        nodes = self.get("nodes")
+        ready = [
+            node["metadata"]["name"] for node in nodes
+            for condition in node["status"].get("conditions", []) if condition["type"] == "Ready" and condition["status"] == "True"
+        ]
+        assert len(ready) == len(self.machines), f"ready: {ready}"
+        return True
+
+    def _ground(self):
+        volumes = [volume for machine in self.machines for volume in machine.make_volumes(VOLUMES)]
+        return [
+            {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+             "metadata": {"name": "disks", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+             "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer"},
+            {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "kube-dns", "namespace": "kube-system"},
+             "spec": {"clusterIP": DNS_SERVICE, "ports": [
+                 {"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]}},
+            {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+             "metadata": {"name": "kube-dns-1", "namespace": "kube-system", "labels": {"kubernetes.io/service-name": "kube-dns"}},
+             "endpoints": [{"addresses": [CONTROL]}],
+             "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]},
+            {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "coredns"},
+             "rules": [
+                 {"apiGroups": [""], "resources": ["endpoints", "services", "pods", "namespaces"], "verbs": ["list", "watch"]},
+                 {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}]},
+            {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "coredns"},
+             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "coredns"},
+             "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "system:coredns"}]},
+            *volumes,
+        ]
+
+    def _clear(self):
+        """What a run that was killed left behind."""
+        namespaces.end_group()
+        namespaces.remove_network()
+
+    def stop(self):
+        try:
+            self._clear()
+        finally:
+            if os.environ.get("PRICKLE_KEEP") is None:
+                shutil.rmtree(self.directory, ignore_errors=True)
+            self._lock.close()
+
+    def load(self, image):
+        """An image on all machines, also after they were started again."""
+        self.images.append(image)
+        for machine in self.machines:
+            machine.load(image)
+
+    # Tools
+
+    def kubectl(self, *arguments, **options):
+        return self.control.kubectl(*arguments, **options)
+
+    def apply(self, objects):
+        objects = objects if isinstance(objects, list) else [objects]
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+        return self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=text, timeout=120)
+
+    def get(self, *arguments):
+        """An object, or the items of a list."""
+        found = json.loads(self.kubectl("get", *arguments, "-o", "json"))
+        return found["items"] if found["kind"].endswith("List") else found
+
+    def helm(self, *arguments, timeout=300):
+        config = self.control.path("admin.kubeconfig")
+        return run(self.binaries / "helm", f"--kubeconfig={config}", *arguments, timeout=timeout)
+
+    def machine(self, name):
+        return next(machine for machine in self.machines if machine.name == name)
+
+    # When a test fails
+
+    def save_state(self, directory, namespace):
+        """Everything that a person would look at, in one folder."""
+        directory.mkdir(parents=True, exist_ok=True)
+
+        def save(name, *arguments):
+            try:
+                text = self.kubectl(*arguments, check=False, timeout=30)
+            except Exception as error:  # noqa: BLE001 - the API server may be the patient
+                text = repr(error)
+            (directory / name).write_text(text)
+        for kind in ("mailclusters", "statefulsets", "pods", "persistentvolumeclaims", "services", "endpointslices", "leases"):
+            save(f"{kind}.yaml", "get", kind, "-n", namespace, "-o", "yaml")
+        save("overview.txt", "get", "nodes,pv,pods,mailclusters", "-A", "-o", "wide")
+        save("pods.txt", "describe", "pods", "-n", namespace)
+        for where in (namespace, "prickle-system"):
+            save(f"events-{where}.txt", "get", "events", "-n", where, "--sort-by=.lastTimestamp")
+            names = self.kubectl("get", "pods", "-n", where, "-o", "name", check=False).split()
+            for name in names:
+                save(f"{name.split('/')[1]}.log", "logs", "-n", where, name, "--tail=20000")
+                save(f"{name.split('/')[1]}.previous.log", "logs", "-n", where, name, "--previous")
+        for log in self.directory.glob("*/*.log"):
+            text = log.read_text(errors="replace")
+            (directory / f"{log.parent.name}-{log.name}").write_text(text[-400_000:])

@@ -1,0 +1,136 @@
+"""The machines' ground: network namespaces on one bridge, and control groups by which all that runs in a machine is known.
+
+Everything here has the prefix `prickle-e2e`; nothing else on the computer is touched. A control group of that name that is
+left from a run that was killed holds only what that run started, so it may be ended (`end_group`).
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+PREFIX = "prickle-e2e"
+BRIDGE = "prickle-e2e"
+#: From the benchmarking range 198.18.0.0/15 (RFC 2544), which nobody routes.
+HOST = "198.18.0.1"
+CONTROL = "198.18.0.10"
+PODS = "198.18.16.0/20"
+SERVICES = "198.18.32.0/24"
+API_SERVICE = "198.18.32.1"
+DNS_SERVICE = "198.18.32.10"
+
+
+def machine_address(number):
+    return f"198.18.0.{10 + number}"
+
+
+def pod_range(number):
+    return f"198.18.{16 + number}.0/24"
+
+
+def run(*command, check=True, input=None, timeout=60):
+    """Standard output of a command that must succeed."""
+    done = subprocess.run([str(part) for part in command], input=input, capture_output=True, text=True, timeout=timeout)
+    if check and done.returncode != 0:
+        raise AssertionError(f"{' '.join(map(str, command))}: {done.stderr.strip()} {done.stdout.strip()}")
+    return done.stdout
+
+
+# Network
+
+def make_bridge():
+    run("ip", "link", "add", BRIDGE, "type", "bridge")
+    run("ip", "addr", "add", f"{HOST}/24", "dev", BRIDGE)
+    run("ip", "link", "set", BRIDGE, "up")
+
+
+def make_namespace(name, address):
+    """A network namespace on the bridge; its end of the cable is `eth0`, ours has the namespace's name."""
+    run("ip", "netns", "add", f"{PREFIX}-{name}")
+    inside = ("ip", "-n", f"{PREFIX}-{name}")
+    run("ip", "link", "add", _cable(name), "type", "veth", "peer", "name", "eth0", "netns", f"{PREFIX}-{name}")
+    run("ip", "link", "set", _cable(name), "master", BRIDGE, "up")
+    run(*inside, "addr", "add", f"{address}/24", "dev", "eth0")
+    run(*inside, "link", "set", "lo", "up")
+    run(*inside, "link", "set", "eth0", "up")
+    run(*inside, "route", "add", "default", "via", HOST)
+    run(*enter(name), "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+
+
+def _cable(name):
+    return f"pe-{name}"
+
+
+def unplug(name):
+    run("ip", "link", "set", _cable(name), "down")
+
+
+def plug(name):
+    run("ip", "link", "set", _cable(name), "up")
+
+
+def route(target, via, name=None):
+    """Here, or inside a namespace."""
+    run("ip", *([] if name is None else ["-n", f"{PREFIX}-{name}"]), "route", "replace", target, "via", via)
+
+
+def enter(name):
+    """Not `ip netns exec`, which hides the control groups."""
+    return ["nsenter", f"--net=/run/netns/{PREFIX}-{name}"]
+
+
+def remove_network():
+    for line in run("ip", "netns", "list").splitlines():
+        if line.startswith(f"{PREFIX}-"):
+            run("ip", "netns", "delete", line.split()[0], check=False)
+    run("ip", "link", "delete", BRIDGE, check=False)
+
+
+# Control groups (v1 or hybrid, one directory in each hierarchy)
+
+_ROOT = Path("/sys/fs/cgroup")
+
+
+def _hierarchies():
+    return [path for path in _ROOT.iterdir() if path.is_dir() and not path.is_symlink() and (path / "cgroup.procs").exists()]
+
+
+def make_group(path):
+    for hierarchy in _hierarchies():
+        at = hierarchy
+        for part in Path(PREFIX, path).parts:
+            above, at = at, at / part
+            at.mkdir(exist_ok=True)
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                if (at / name).exists() and not (at / name).read_text().strip():
+                    (at / name).write_text((above / name).read_text())
+
+
+def in_group(path):
+    """Prefix of a command that runs in the group."""
+    file = _ROOT / "pids" / PREFIX / path / "cgroup.procs"
+    return ["sh", "-c", f'echo $$ >{file} && exec "$@"', "sh"]
+
+
+def _pids(path):
+    top = _ROOT / "pids" / PREFIX / path
+    for directory, _, _ in os.walk(top):
+        with contextlib.suppress(OSError):
+            yield from map(int, (Path(directory) / "cgroup.procs").read_text().split())
+
+
+def end_group(path=""):
+    """Kills everything in the group and the groups below it, and removes them."""
+    end = time.monotonic() + 30
+    while pids := list(_pids(path)):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert time.monotonic() < end, f"processes in {PREFIX}/{path} do not end: {pids}"
+        time.sleep(0.1)
+    for hierarchy in _hierarchies():
+        for directory, _, _ in os.walk(hierarchy / PREFIX / path, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)

@@ -1,0 +1,52 @@
+"""As a new user would: the chart, a MailCluster, an account, a message sent and read through the Service."""
+
+import secrets
+import subprocess
+
+from mail import DOMAIN
+from wait import eventually
+
+
+def run(*command, input=None):
+    done = subprocess.run([str(part) for part in command], input=input, capture_output=True, timeout=60)
+    assert done.returncode == 0, f"{command}: {done.stdout.decode()} {done.stderr.decode()}"
+    return done.stdout.decode()
+
+
+def test_install(mail, report, tmp_path):
+    cluster = mail(nodes=3)
+    report(f"{cluster.seconds_to_ready:.1f} s from kubectl apply to Ready")
+    cluster.wait_settled(nodes=3)
+    assert cluster.members() == {f"mail-{ordinal}": "active" for ordinal in range(3)}
+
+    # The domain of the MailCluster is there; another, and an account, by the admin commands.
+    address, password = f"anna@{DOMAIN}", secrets.token_urlsafe(16)
+    exec_in = ("exec", "-i", "mail-0", "--", "mailnode")
+    eventually("the domain is added", lambda: DOMAIN in cluster.kubectl(*exec_in, "domain", "list").split(), 60, every=1)
+    cluster.kubectl(*exec_in, "domain", "add", "example.net")
+    cluster.kubectl(*exec_in, "user", "add", address, "--password-file", "-", input=password)
+    assert address in cluster.kubectl("exec", "mail-2", "--", "mailnode", "user", "list").split()
+
+    subject = secrets.token_hex(8)
+    run("swaks", "--server", cluster.address, "--port", "25", "--tls", "--from", "friend@example.com", "--to", address,
+        "--header", f"Subject: {subject}")
+    run("swaks", "--server", cluster.address, "--port", "587", "--tls", "--auth", "PLAIN", "--auth-user", address,
+        "--auth-password", password, "--from", address, "--to", address, "--header", f"Subject: again {subject}")
+
+    ca = tmp_path / "ca.crt"
+    ca.write_text(cluster.get("configmap", "mail-ca")["data"]["ca.crt"])
+    curl = ("curl", "--silent", "--show-error", "--max-time", "30", "--cacert", ca, "--user", f"{address}:{password}",
+            "--resolve", f"{cluster.service_name}:993:{cluster.address}")
+    assert f"Subject: {subject}" in run(*curl, f"imaps://{cluster.service_name}/INBOX;UID=1")
+    assert f"Subject: again {subject}" in run(*curl, f"imaps://{cluster.service_name}/INBOX;UID=2")
+    report("sent with swaks, read with curl")
+
+
+def test_each_node_has_its_own_machine_and_name(mail):
+    cluster = mail(nodes=3)
+    machines = {pod["spec"]["nodeName"] for pod in cluster.pods().values()}
+    assert len(machines) == 3, machines
+    leases = {lease["metadata"]["name"] for lease in cluster.get("leases")}
+    assert leases >= {"mail.coordinator", *(f"mail.node.mail-{ordinal}" for ordinal in range(3))}, leases
+    addresses = {member["address"] for member in cluster.status()["members"]}
+    assert addresses == {f"mail-{ordinal}.mail-nodes.{cluster.namespace}.svc:7001" for ordinal in range(3)}
