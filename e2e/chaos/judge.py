@@ -88,7 +88,8 @@ def _judge_mail(promises, key, mail, places, where):
         promises.violation("folder", f"{text} is in {folder}, not in {sorted(mail.folders)}", key)
     for flag, value in mail.flags.items():
         if value is not None and value != (flag in flags):
-            promises.violation("flag", f"{text} {'lacks' if value else 'has'} {flag}: {places}", key)
+            kind = "flag" if role == "original" else "flag of copy"
+            promises.violation(kind, f"{text} {'lacks' if value else 'has'} {flag}: {places}", key)
 
 
 def differences(one, other):

@@ -298,9 +298,10 @@ class Changer(Watcher):
             return
         uid = self.random.choice(free[-60:])
         identity = self.listing.messages[uid]
-        flags = self.promises.mails[self.key(uid)].flags
+        original = self.promises.mails[self.key(uid)]
+        flags = [flag for flag, value in original.flags.items() if value]
         key = (self.address, identity, "copy")
-        self.promises.try_new(key, COPIES, [flag for flag in flags if flags[flag]], f"COPY of UID {uid} {self.where()}")
+        self.promises.try_new(key, COPIES, flags, f"COPY of UID {uid} with {flags} {self.where()}; the original: {original.history[-4:]}")
         copied = self.copied(self.connection.uid("COPY", str(uid), COPIES))
         if copied:
             self.promises.made(key, f"COPY UID {copied}")
