@@ -14,6 +14,7 @@
 
 mod repair;
 mod resolve;
+pub mod transfer;
 
 pub use repair::{Repair, Repaired};
 
@@ -247,6 +248,15 @@ impl<R: Records> Accounts<R> {
         }
     }
 
+    /// The next account that is made is the domain's postmaster. May fail, too: then mail for it is refused.
+    async fn retire_postmaster(&self, domain: &str, user: UserId) {
+        if let Ok((version, Some(Domain { postmaster: Some(postmaster) }))) = self.domain(domain).await
+            && postmaster == user
+        {
+            let _ = self.set(&Key::domain(domain), version, Some(encode(&Domain::default()))).await;
+        }
+    }
+
     /// Removes an account: from the first step on it does not exist.
     ///
     /// # Errors
@@ -269,6 +279,7 @@ impl<R: Records> Accounts<R> {
             if self.target(&address).await?.1 == Some(Target::User(user)) {
                 self.delete(&Key::address(&address)).await?;
             }
+            self.retire_postmaster(address.domain(), user).await;
         }
         if existed { Ok(user) } else { Err(AccountError::NotFound) }
     }

@@ -15,6 +15,8 @@ use std::str::FromStr;
 /// RFC 5321 4.5.3.1.1 and 4.5.3.1.2, in octets.
 const LOCAL_LIMIT: usize = 64;
 const DOMAIN_LIMIT: usize = 255;
+/// What stands in quotes only.
+const QUOTED: [char; 6] = ['"', '\\', '@', '<', '>', ','];
 
 /// Why a text is no address or domain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,13 +42,7 @@ impl Address {
     /// Says what is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         let (local, domain) = text.rsplit_once('@').ok_or(AddressError::NoAt)?;
-        let local = unquoted(local).ok_or(AddressError::LocalPart)?;
-        if !(1..=LOCAL_LIMIT).contains(&local.len())
-            || local.chars().any(|c| c.is_control() || c.is_whitespace())
-        {
-            return Err(AddressError::LocalPart);
-        }
-        Ok(Self { local, domain: normal_domain(domain)? })
+        Self::of_parts(unquoted(local).ok_or(AddressError::LocalPart)?, domain)
     }
 
     pub fn local(&self) -> &str {
@@ -63,6 +59,24 @@ impl Address {
         format!("{}@{}", self.local.to_lowercase(), self.domain)
     }
 
+    /// The address of a key.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn from_key(key: &str) -> Result<Self, AddressError> {
+        let (local, domain) = key.rsplit_once('@').ok_or(AddressError::NoAt)?;
+        Self::of_parts(local.to_owned(), domain)
+    }
+
+    fn of_parts(local: String, domain: &str) -> Result<Self, AddressError> {
+        if !(1..=LOCAL_LIMIT).contains(&local.len())
+            || local.chars().any(|c| c.is_control() || c.is_whitespace())
+        {
+            return Err(AddressError::LocalPart);
+        }
+        Ok(Self { local, domain: normal_domain(domain)? })
+    }
+
     /// `user@domain` of `user+detail@domain`; None without a detail.
     pub fn without_detail(&self) -> Option<Self> {
         let (user, _) = self.local.split_once('+').filter(|(user, _)| !user.is_empty())?;
@@ -77,7 +91,7 @@ impl Address {
 /// A quoted local part (RFC 5321 4.1.2) means what it would mean without quotes.
 fn unquoted(local: &str) -> Option<String> {
     let Some(inner) = local.strip_prefix('"') else {
-        return (!local.contains(['"', '\\', '@', '<', '>', ','])).then(|| local.to_owned());
+        return (!local.contains(QUOTED)).then(|| local.to_owned());
     };
     let inner = inner.strip_suffix('"')?;
     let mut out = String::with_capacity(inner.len());
@@ -120,8 +134,13 @@ impl PartialEq for Address {
 
 impl Eq for Address {}
 
+/// In quotes where it must be (RFC 5321 4.1.2), so that it can be parsed again.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.local.contains(QUOTED) {
+            let escaped = self.local.replace('\\', "\\\\").replace('"', "\\\"");
+            return write!(f, "\"{escaped}\"@{}", self.domain);
+        }
         write!(f, "{}@{}", self.local, self.domain)
     }
 }
@@ -203,6 +222,17 @@ mod tests {
             &long,
         ] {
             assert!(Address::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_printed_is_parsed_to_the_same_address() {
+        for text in
+            ["Alice@example.org", "\"a@b\"@example.org", "\"a\\\"\\\\,<b>\"@example.org", "a..b@example.org"]
+        {
+            let address = parse(text);
+            assert_eq!(parse(&address.to_string()).local(), address.local(), "{text}");
+            assert_eq!(Address::from_key(&address.key()).unwrap(), address);
         }
     }
 }

@@ -11,6 +11,10 @@ use std::sync::OnceLock;
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
+/// What is taken from elsewhere.
+const HIGHEST_MEMORY_KIB: u32 = 256 * 1024;
+const HIGHEST_PASSES: u32 = 16;
+const HIGHEST_LANES: u32 = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the password could not be hashed: {0}")]
@@ -35,6 +39,32 @@ impl Credentials {
             .and_then(|argon2| argon2.hash_password(password.as_bytes()).map_err(|error| error.to_string()))
             .map(|hash| Self::Password(hash.to_string()))
             .map_err(HashError)
+    }
+
+    /// Of credentials from elsewhere: that they can be checked, at a cost that can be borne.
+    ///
+    /// # Errors
+    /// Says what is wrong, without the hash.
+    pub fn check(&self) -> Result<(), String> {
+        let Self::Password(hash) = self else { return Ok(()) };
+        let bearable = |hash: &PasswordHash| {
+            let params = Params::try_from(hash).ok()?;
+            let known = Algorithm::try_from(hash.algorithm.as_str()).is_ok()
+                && hash.salt.is_some()
+                && hash.hash.is_some();
+            (known
+                && params.m_cost() <= HIGHEST_MEMORY_KIB
+                && params.t_cost() <= HIGHEST_PASSES
+                && params.p_cost() <= HIGHEST_LANES)
+                .then_some(())
+        };
+        let checked = PasswordHash::new(hash).ok().and_then(|hash| bearable(&hash));
+        checked.ok_or_else(|| {
+            format!(
+                "the password is no PHC string of Argon2 with at most {HIGHEST_MEMORY_KIB} KiB, {HIGHEST_PASSES} \
+                 passes and {HIGHEST_LANES} lanes"
+            )
+        })
     }
 
     /// As slow as [`Credentials::new`], whatever the outcome.

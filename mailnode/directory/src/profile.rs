@@ -6,6 +6,8 @@
 //!   expunged or saved into INBOX (DESIGN 4).
 //! - INBOX always exists (RFC 9051 5.1).
 
+mod transfer;
+
 use crate::address::Address;
 use crate::folder::{Folder, INBOX, NameError, SpecialUse, UidsUsedUp, is_inferior, normal_name, superiors};
 use crate::password::Credentials;

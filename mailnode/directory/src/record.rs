@@ -163,7 +163,8 @@ pub trait Records: Send + Sync {
         value: Option<Bytes>,
     ) -> impl Future<Output = Result<u64, DatabaseError>> + Send;
 
-    /// Records of a kind after an id, at most `limit`, in order of ids. Deleted ones are left out.
+    /// Records of a kind after an id, at most `limit`, in order of ids. Deleted ones are left out. The
+    /// values of profiles, which are long, may be left out too (empty): read those that are wanted.
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`].

@@ -1,3 +1,5 @@
+mod transfer;
+
 use super::*;
 use cluster::NodeId;
 use std::collections::BTreeMap;
@@ -58,7 +60,11 @@ impl Records for MemoryRecords {
         let of_kind = map.iter().filter(|(key, (_, _, value))| key.kind() == Some(kind) && value.is_some());
         let mut found: Vec<(Key, Read)> = of_kind
             .filter(|(key, _)| after.is_none_or(|after| key.id() > after))
-            .map(|(key, (version, _, value))| (key.clone(), Read { version: *version, value: value.clone() }))
+            .map(|(key, (version, _, value))| {
+                // As the embedded database does.
+                let value = if kind == Kind::Profile { Some(Bytes::new()) } else { value.clone() };
+                (key.clone(), Read { version: *version, value })
+            })
             .collect();
         found.sort_by(|(a, _), (b, _)| a.id().cmp(b.id()));
         found.truncate(limit);
@@ -139,6 +145,17 @@ fn postmaster_is_accepted_once_the_domain_has_an_account() {
     assert_eq!(now(accounts.resolve("Postmaster@example.org")), Ok(vec![first]));
     let own = accounts.add("postmaster@example.org").unwrap();
     assert_eq!(now(accounts.resolve("postmaster@example.org")), Ok(vec![own]));
+}
+
+#[test]
+fn when_the_postmaster_is_removed_the_next_account_takes_over() {
+    let accounts = accounts();
+    accounts.add("first@example.org").unwrap();
+    accounts.add("second@example.org").unwrap();
+    now(accounts.remove_user("first@example.org")).unwrap();
+    assert_eq!(now(accounts.resolve("postmaster@example.org")), Err(AccountError::NotFound));
+    let third = accounts.add("third@example.org").unwrap();
+    assert_eq!(now(accounts.resolve("postmaster@example.org")), Ok(vec![third]));
 }
 
 #[test]
