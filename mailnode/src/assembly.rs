@@ -55,7 +55,6 @@ impl Assembly {
         let keys = Keys::new(cluster_secret).map_err(|error| StartError::new("cluster.secretFile", error))?;
         let skew = Duration::from_secs(config.cluster.max_clock_skew_seconds);
         let (membership, driver) = MembershipHandle::new();
-        let replicas = config.user_database.embedded.replicas;
         let node = Arc::new(Node {
             id,
             settings: Settings {
@@ -69,8 +68,7 @@ impl Assembly {
             },
             clock: NodeClock::new(id, skew),
             keys,
-            users: UserDatabase::new(this.clone(), id, replicas, store.clone())
-                .map_err(|error| StartError::new("dataDirectory", error))?,
+            users: UserDatabase::new(this.clone(), id, &config.user_database, store.clone())?,
             healing: Healing::new(config.healing, healing::remembers_draining(&store)),
             store,
             topology: Topology::new(id),

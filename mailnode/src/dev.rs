@@ -68,7 +68,10 @@ fn config_of(options: &DevOptions, index: usize) -> Result<Config, StartError> {
         replication: ReplicationConfig { factor, min_copies: factor },
         spread: options.spread,
         healing: HealingConfig::default(),
-        user_database: UserDatabaseConfig { embedded: EmbeddedConfig { replicas: options.nodes.min(3) } },
+        user_database: UserDatabaseConfig {
+            embedded: Some(EmbeddedConfig { replicas: options.nodes.min(3) }),
+            tikv: None,
+        },
         listeners: Listeners {
             rpc: at(70),
             http: at(80),

@@ -28,6 +28,7 @@ pub struct Metrics {
     pub log: LogMetrics,
     pub healing: HealingMetrics,
     pub rpc: RpcMetrics,
+    pub user_database: UserDatabaseMetrics,
 }
 
 /// The storage log, as of the last scrape.
@@ -62,6 +63,18 @@ pub struct RpcMetrics {
     pub connections: IntGauge,
     pub refused: IntCounter,
     pub protocol_errors: IntCounter,
+}
+
+/// A user database that is elsewhere (TiKV), as of the last scrape. All 0 if it is embedded.
+pub struct UserDatabaseMetrics {
+    pub reachable: IntGauge,
+    pub reads: IntCounter,
+    pub writes: IntCounter,
+    pub conflicts: IntCounter,
+    pub in_doubt: IntCounter,
+    pub unavailable: IntCounter,
+    pub stale: IntCounter,
+    pub false_commits: IntCounter,
 }
 
 /// Takes a total that another part counts.
@@ -204,6 +217,34 @@ impl Metrics {
                 protocol_errors: counter(
                     "prickle_rpc_protocol_errors_total",
                     "Connections closed because the peer broke the protocol.",
+                )?,
+            },
+            user_database: UserDatabaseMetrics {
+                reachable: gauge(
+                    "prickle_user_database_reachable",
+                    "1 while TiKV answers; 0 also if the user database is embedded.",
+                )?,
+                reads: counter("prickle_user_database_reads_total", "Records read from TiKV.")?,
+                writes: counter("prickle_user_database_writes_total", "Records written to TiKV.")?,
+                conflicts: counter(
+                    "prickle_user_database_conflicts_total",
+                    "Writes to TiKV that others were faster with.",
+                )?,
+                in_doubt: counter(
+                    "prickle_user_database_in_doubt_total",
+                    "Writes of which it is not known whether TiKV made them.",
+                )?,
+                unavailable: counter(
+                    "prickle_user_database_unavailable_total",
+                    "Operations that TiKV gave no answer to.",
+                )?,
+                stale: counter(
+                    "prickle_user_database_stale_reads_total",
+                    "Reads answered from memory because TiKV did not.",
+                )?,
+                false_commits: counter(
+                    "prickle_user_database_false_commits_total",
+                    "Commits that TiKV's client called done and that were not there.",
                 )?,
             },
             registry,

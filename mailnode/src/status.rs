@@ -94,6 +94,20 @@ impl Node {
         metrics.log.dead_bytes.set(log.dead_bytes as i64);
         metrics.log.queue.set(i64::from(self.store.load().pending));
         self.update_rpc_metrics();
+        self.update_user_database_metrics();
+    }
+
+    fn update_user_database_metrics(&self) {
+        let Some(now) = self.users.remote_status() else { return };
+        let metrics = &self.metrics.user_database;
+        metrics.reachable.set(i64::from(now.reachable));
+        set(&metrics.reads, now.reads);
+        set(&metrics.writes, now.writes);
+        set(&metrics.conflicts, now.conflicts);
+        set(&metrics.in_doubt, now.in_doubt);
+        set(&metrics.unavailable, now.unavailable);
+        set(&metrics.stale, now.stale);
+        set(&metrics.false_commits, now.false_commits);
     }
 
     fn update_rpc_metrics(&self) {

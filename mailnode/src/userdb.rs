@@ -6,16 +6,25 @@
 //!   through this node empties its cache.
 //! - What cannot be had now is [`Failure::Temporary`]; [`Failure::NotFound`] is said only if it is sure.
 
+mod backend;
 mod cache;
 mod client;
 mod machine;
+#[cfg(feature = "tikv")]
+mod tikv;
+mod transfer;
+#[cfg(not(feature = "tikv"))]
+mod without_tikv;
 
+use crate::config::UserDatabaseConfig;
 use crate::environment;
 use crate::node::Node;
+use crate::running::StartError;
 use crate::topology::ClusterState;
 use crate::wire::Failure;
+use backend::Backend;
+pub use backend::{RemoteStatus, check};
 use cache::Cache;
-use client::Client;
 use cluster::{Bucket, FolderId, NodeId, Timestamp, UidBlock, UserId};
 use directory::accounts::Repair;
 use directory::embedded::{EmbeddedRequest, EmbeddedResponse};
@@ -33,7 +42,7 @@ const REPAIR: Duration = Duration::from_secs(10);
 
 pub struct UserDatabase {
     machine: Arc<Machine>,
-    accounts: Arc<Accounts<Client>>,
+    accounts: Arc<Accounts<Backend>>,
     addresses: Cache<Vec<UserId>>,
     logins: Cache<UserId>,
     domains: Cache<()>,
@@ -63,11 +72,15 @@ impl UserDatabase {
     pub fn new(
         node: Arc<OnceLock<Weak<Node>>>,
         me: NodeId,
-        replicas: usize,
+        config: &UserDatabaseConfig,
         store: Store,
-    ) -> Result<Self, String> {
-        let machine = Machine::start(node.clone(), me, replicas, store)?;
-        let accounts = Arc::new(Accounts::new(Client::new(node.clone()), environment::random_bytes));
+    ) -> Result<Self, StartError> {
+        let replicas = config.embedded.unwrap_or_default().replicas;
+        // Also beside TiKV, where it is never given a view: peers' requests are answered with a refusal.
+        let machine = Machine::start(node.clone(), me, replicas, store)
+            .map_err(|error| StartError::new("dataDirectory", error))?;
+        let accounts =
+            Arc::new(Accounts::new(Backend::new(config, node.clone())?, environment::random_bytes));
         tokio::spawn(repair_loop(node, Arc::downgrade(&accounts)));
         let caches = (Cache::default(), Cache::default(), Cache::default());
         Ok(Self { machine, accounts, addresses: caches.0, logins: caches.1, domains: caches.2 })
@@ -81,19 +94,26 @@ impl UserDatabase {
     /// Routes by this view from now on; the records of our buckets are brought level in the background.
     #[allow(clippy::unused_async)]
     pub async fn install_view(&self, state: &ClusterState) {
-        self.machine.install(state.view.clone());
+        if self.accounts.records().is_embedded() {
+            self.machine.install(state.view.clone());
+        }
     }
 
     /// # Errors
     /// If none of this node's records can be read or written for now.
-    #[allow(clippy::unused_async)]
     pub async fn is_reachable(&self) -> Result<(), Failure> {
+        self.accounts.records().is_reachable().await?;
         match self.machine.progress() {
             (0, total) if total > 0 => {
                 Err(Failure::Temporary(format!("none of this node's {total} buckets is up to date yet")))
             }
             _ => Ok(()),
         }
+    }
+
+    /// What a database that is elsewhere has done so far.
+    pub fn remote_status(&self) -> Option<RemoteStatus> {
+        self.accounts.records().status()
     }
 
     /// Buckets whose records this node should have and has not caught up with.
@@ -286,8 +306,9 @@ async fn hashed(password: String) -> Result<Credentials, Failure> {
 }
 
 /// Finishes what others began and did not end. One node does it.
-async fn repair_loop(node: Arc<OnceLock<Weak<Node>>>, accounts: Weak<Accounts<Client>>) {
+async fn repair_loop(node: Arc<OnceLock<Weak<Node>>>, accounts: Weak<Accounts<Backend>>) {
     let mut state = Repair::default();
+    let mut maintenance = Default::default();
     loop {
         tokio::time::sleep(REPAIR).await;
         let Some(accounts) = accounts.upgrade() else { return };
@@ -296,6 +317,7 @@ async fn repair_loop(node: Arc<OnceLock<Weak<Node>>>, accounts: Weak<Accounts<Cl
             state = Repair::default();
             continue;
         }
+        accounts.records().maintain(&mut maintenance).await;
         match accounts.repair(&mut state).await {
             Ok(done) if done.deleted_addresses + done.restored_addresses + done.deleted_profiles > 0 => {
                 tracing::warn!(?done, "user database: half-made accounts repaired");

@@ -5,6 +5,7 @@ mod cluster;
 mod directory;
 mod drain;
 mod health;
+pub mod transfer;
 
 pub use self::cluster::ClusterStatus;
 pub use self::directory::{Alias, NewDomain, NewPassword, NewUser, User};
@@ -12,11 +13,11 @@ use crate::node::Node;
 use crate::wire::Failure;
 use axum::Json;
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -62,6 +63,7 @@ impl IntoResponse for ApiError {
 pub fn router(node: Arc<Node>, token: &str) -> Router {
     let token = Arc::new(*blake3::hash(token.as_bytes()).as_bytes());
     let state = AdminState { node, token };
+    let long = DefaultBodyLimit::max(transfer::BODY);
     let authenticated = Router::new()
         .route("/v1/users", get(directory::list_users).post(directory::add_user))
         .route("/v1/users/{address}", get(directory::show_user).delete(directory::remove_user))
@@ -70,6 +72,10 @@ pub fn router(node: Arc<Node>, token: &str) -> Router {
         .route("/v1/domains/{domain}", axum::routing::delete(directory::remove_domain))
         .route("/v1/aliases", get(directory::list_aliases).post(directory::add_alias))
         .route("/v1/aliases/{address}", axum::routing::delete(directory::remove_alias))
+        .route("/v1/directory/export", get(transfer::export))
+        .route("/v1/directory/import", post(transfer::import).layer(long))
+        .route("/v1/directory/compare", post(transfer::compare).layer(long))
+        .route("/v1/directory/check", get(transfer::check))
         .route("/v1/cluster", get(cluster::status))
         .route(
             "/v1/cluster/members/{name}/drain",

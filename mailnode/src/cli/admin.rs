@@ -79,14 +79,14 @@ pub enum ClusterCommand {
     },
 }
 
-struct Client {
+pub struct Client {
     agent: Agent,
     server: String,
     token: String,
 }
 
 impl Client {
-    fn new(target: &Target) -> Result<Self, CliError> {
+    pub fn new(target: &Target) -> Result<Self, CliError> {
         let token = std::fs::read_to_string(&target.token_file).map_err(|error| {
             CliError::new(format!("{}: {error} (give --token-file)", target.token_file.display()))
         })?;
@@ -120,13 +120,23 @@ impl Client {
         Err(CliError::new(format!("{reason} (HTTP {status})")))
     }
 
-    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
         serde_json::from_str(&self.call("GET", path, None)?).map_err(CliError::new)
     }
 
     fn send<T: Serialize>(&self, method: &str, path: &str, body: &T) -> Result<(), CliError> {
         let body = serde_json::to_vec(body).map_err(CliError::new)?;
         self.call(method, path, Some(body)).map(|_| ())
+    }
+
+    pub fn ask<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CliError> {
+        let body = serde_json::to_vec(body).map_err(CliError::new)?;
+        serde_json::from_str(&self.call(method, path, Some(body))?).map_err(CliError::new)
     }
 
     /// All pages of a list.
@@ -149,7 +159,7 @@ impl Client {
 }
 
 /// Percent-encodes a path or query part (RFC 3986 2.1).
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

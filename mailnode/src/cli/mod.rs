@@ -1,6 +1,7 @@
 //! The command line.
 
 mod admin;
+mod directory;
 mod pki;
 mod start;
 
@@ -61,6 +62,9 @@ enum Command {
     /// The cluster.
     #[command(subcommand)]
     Cluster(admin::ClusterCommand),
+    /// All accounts in a file: out of a user database, into another.
+    #[command(subcommand)]
+    Directory(directory::DirectoryCommand),
     /// Drive a mail server over its ports and print what it did.
     Bench(Box<bench::Options>),
 }
@@ -77,6 +81,9 @@ pub fn run() -> ExitCode {
         Command::Domain(command) => admin::domain(&cli.target, command),
         Command::Alias(command) => admin::alias(&cli.target, command),
         Command::Cluster(command) => admin::cluster(&cli.target, command),
+        Command::Directory(command) => {
+            admin::Client::new(&cli.target).and_then(|client| directory::run(&client, command))
+        }
         Command::Bench(options) => bench::run(&options).map_err(CliError::new),
     };
     match outcome {

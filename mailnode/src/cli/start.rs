@@ -4,6 +4,7 @@ use super::CliError;
 use crate::config::{Config, EXAMPLE, Identity, KubernetesLeasesConfig, LogConfig, LogFormat};
 use crate::dev;
 use crate::running::{self, Credentials};
+use crate::userdb;
 use clap::{Args, Subcommand};
 use lease::{LeaseService, SharedDirectory};
 use std::path::{Path, PathBuf};
@@ -144,6 +145,7 @@ pub fn config(command: ConfigCommand) -> Result<(), CliError> {
         ConfigCommand::Check { config: path, identity } => {
             let config = Config::load(&path, &identity).map_err(CliError::new)?;
             Credentials::load(&config).map_err(CliError::new)?;
+            userdb::check(&config.user_database).map_err(CliError::new)?;
             println!("{}: good", path.display());
             Ok(())
         }

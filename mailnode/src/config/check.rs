@@ -1,7 +1,7 @@
 //! What the types cannot say about a configuration.
 
-use super::{Config, Listeners};
-use std::collections::HashMap;
+use super::{Config, EmbeddedConfig, Listeners, TikvDatabaseConfig, UserDatabaseConfig};
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -84,9 +84,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
             "must be 10 seconds to a year, and at least replaceAfterSeconds",
         ));
     }
-    if !(1..=7).contains(&config.user_database.embedded.replicas) {
-        return Err(refuse("userDatabase.embedded.replicas", "must be 1 to 7"));
-    }
+    check_user_database(&config.user_database)?;
     if !(1..=3600).contains(&config.cluster.max_clock_skew_seconds) {
         return Err(refuse("cluster.maxClockSkewSeconds", "must be 1 to 3600 seconds"));
     }
@@ -110,6 +108,46 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         if let Some(other) = seen.insert(address, field) {
             return Err(refuse(field, format!("{address} is already {other}")));
         }
+    }
+    Ok(())
+}
+
+fn check_user_database(database: &UserDatabaseConfig) -> Result<(), ConfigError> {
+    match (database.embedded, &database.tikv) {
+        (Some(EmbeddedConfig { replicas: 1..=7 }), None) => Ok(()),
+        (Some(_), None) => Err(refuse("userDatabase.embedded.replicas", "must be 1 to 7")),
+        (None, Some(tikv)) => check_tikv(tikv),
+        _ => Err(refuse("userDatabase", "must have exactly one of embedded and tikv")),
+    }
+}
+
+/// What can be said without the client; builds that have it look into the files, too.
+fn check_tikv(tikv: &TikvDatabaseConfig) -> Result<(), ConfigError> {
+    let endpoints = &tikv.pd_endpoints;
+    let distinct: HashSet<&String> = endpoints.iter().collect();
+    let good = |endpoint: &String| {
+        endpoint.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty() && !host.contains(['/', '@', ' ']) && port.parse::<u16>().is_ok()
+        })
+    };
+    if !(1..=20).contains(&endpoints.len())
+        || distinct.len() != endpoints.len()
+        || !endpoints.iter().all(good)
+    {
+        let problem =
+            "must be 1 to 20 placement drivers as host:port, each once, for example pd.tikv.svc:2379";
+        return Err(refuse("userDatabase.tikv.pdEndpoints", problem));
+    }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    let prefix = tikv.key_prefix.as_deref();
+    if prefix.is_some_and(|prefix| !(1..=100).contains(&prefix.len()) || !prefix.bytes().all(allowed)) {
+        let problem = "must be 1 to 100 letters, digits, '/', '.', '_' and '-'";
+        return Err(refuse("userDatabase.tikv.keyPrefix", problem));
+    }
+    if tikv.timeout_seconds.is_some_and(|seconds| !(4..=9).contains(&seconds)) {
+        let problem =
+            "must be 4 to 9: a dead client's lock is in the way for 3, and nodes wait 10 for each other";
+        return Err(refuse("userDatabase.tikv.timeoutSeconds", problem));
     }
     Ok(())
 }

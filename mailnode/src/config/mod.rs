@@ -150,10 +150,46 @@ impl Default for HealingConfig {
     }
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct UserDatabaseConfig {
-    pub embedded: EmbeddedConfig,
+    /// Exactly one of the two.
+    #[serde(default)]
+    pub embedded: Option<EmbeddedConfig>,
+    #[serde(default)]
+    pub tikv: Option<TikvDatabaseConfig>,
+}
+
+impl Default for UserDatabaseConfig {
+    fn default() -> Self {
+        Self { embedded: Some(EmbeddedConfig::default()), tikv: None }
+    }
+}
+
+/// See docs/tikv.md. What is absent is as `directory-tikv` has it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct TikvDatabaseConfig {
+    /// `host:port` of PD members.
+    pub pd_endpoints: Vec<String>,
+    #[serde(default)]
+    pub key_prefix: Option<String>,
+    #[serde(default)]
+    pub timeout_seconds: Option<u64>,
+    /// Move TiKV's safe point; false where TiDB does it.
+    #[serde(default)]
+    pub collect: Option<bool>,
+    #[serde(default)]
+    pub tls: Option<TikvTls>,
+}
+
+/// All three or none: the client would use plaintext if one were missing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct TikvTls {
+    pub ca: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -281,6 +317,8 @@ impl Config {
 
     fn resolve(&mut self, base: &Path) {
         let tls = self.tls.as_mut().map(|tls| [&mut tls.certificate, &mut tls.key]);
+        let tikv = self.user_database.tikv.as_mut().and_then(|tikv| tikv.tls.as_mut());
+        let tikv = tikv.map(|tls| [&mut tls.ca, &mut tls.certificate, &mut tls.key]);
         let paths = [
             &mut self.data_directory,
             &mut self.cluster.secret_file,
@@ -290,7 +328,8 @@ impl Config {
             &mut self.admin.token_file,
         ];
         let leases = self.cluster.leases.directory.as_mut();
-        for path in paths.into_iter().chain(leases).chain(tls.into_iter().flatten()) {
+        let optional = tls.into_iter().flatten().chain(tikv.into_iter().flatten());
+        for path in paths.into_iter().chain(leases).chain(optional) {
             *path = base.join(&*path);
         }
     }
@@ -346,6 +385,46 @@ mod tests {
         let both = "    directory: ./leases\n    kubernetes: { namespace: post }";
         assert!(error_of("    directory: ./leases", both).contains("cluster.leases"));
         assert!(error_of("    directory: ./leases", "    {}").contains("cluster.leases"));
+    }
+
+    #[test]
+    fn accounts_are_in_one_place() {
+        let embedded = "  embedded:\n    # Copies of each account's record (1 to 7, default 3; never more than there are nodes).\n    replicas: 3";
+        let tikv = |text: &str| format!("  tikv: {{ {text} }}");
+        let both = format!("{embedded}\n{}", tikv("pdEndpoints: ['pd:2379']"));
+        assert!(error_of(embedded, &both).contains("exactly one of embedded and tikv"));
+        assert!(error_of(embedded, "  {}").contains("exactly one of embedded and tikv"));
+        for bad in ["[]", "['pd']", "['http://pd:2379']", "['pd:2379', 'pd:2379']"] {
+            let refused = error_of(embedded, &tikv(&format!("pdEndpoints: {bad}")));
+            assert!(refused.contains("userDatabase.tikv.pdEndpoints"), "{bad}: {refused}");
+        }
+        let refused = error_of(embedded, &tikv("pdEndpoints: ['pd:2379'], timeoutSeconds: 60"));
+        assert!(refused.contains("userDatabase.tikv.timeoutSeconds"), "{refused}");
+        let refused = error_of(embedded, &tikv("pdEndpoints: ['pd:2379'], keyPrefix: 'a b'"));
+        assert!(refused.contains("userDatabase.tikv.keyPrefix"), "{refused}");
+        let partial = error_of(embedded, &tikv("pdEndpoints: ['pd:2379'], tls: { ca: a, key: b }"));
+        assert!(partial.contains("certificate"), "{partial}");
+    }
+
+    #[test]
+    fn what_the_operator_writes_is_understood() {
+        let rendered = [
+            include_str!("../../../operator/tests/golden/smallest.yaml"),
+            include_str!("../../../operator/tests/golden/fullest.yaml"),
+        ];
+        let [smallest, fullest] = rendered.map(|text| {
+            let documents = serde_yaml::Deserializer::from_str(text).map(serde_yaml::Value::deserialize);
+            let node_yaml = documents
+                .map(Result::unwrap)
+                .find_map(|document| document.get("data")?.get("node.yaml")?.as_str().map(str::to_owned));
+            let identity = Identity { name: Some("mail-0".into()), ..Identity::default() };
+            Config::parse(&node_yaml.unwrap(), &identity).unwrap().user_database
+        });
+        assert_eq!(smallest.embedded.map(|embedded| embedded.replicas), Some(3));
+        let tikv = fullest.tikv.unwrap();
+        assert_eq!(tikv.pd_endpoints, ["pd.tikv.svc:2379"]);
+        assert_eq!(tikv.key_prefix.as_deref(), Some("prickle/"));
+        assert_eq!(tikv.tls.unwrap().ca, Path::new("/etc/prickle/tikv/ca.crt"));
     }
 
     #[test]
