@@ -107,7 +107,7 @@ pub fn situation(
     report: Result<Report, String>,
 ) -> Situation {
     let draining = cluster.status.as_ref().and_then(|status| status.draining.clone());
-    Situation { wanted: cluster.spec.nodes, replicas, pods, report, draining }
+    Situation { wanted: cluster.spec.nodes, replicas, pods, report, draining, drained: Vec::new() }
 }
 
 /// Image of all pods, if it is one.

@@ -170,7 +170,7 @@ async fn apply(
             let pass = Pass { context, namespace, cluster };
             pass.apply_children().await?;
             pass.prune().await?;
-            pass.replace_lost_volumes().await?;
+            situation.drained = pass.look_at_volumes().await?;
             pass.stateful_set(
                 existing.as_ref(),
                 &mut situation,
@@ -303,7 +303,8 @@ impl Pass<'_> {
         Ok(())
     }
 
-    async fn replace_lost_volumes(&self) -> Result<(), Error> {
+    /// Replaces what is lost; the nodes whose disks remember a drain.
+    async fn look_at_volumes(&self) -> Result<Vec<String>, Error> {
         let claims = volumes::claims(self.namespace, self.cluster).await?;
         for lost in volumes::lost(&claims) {
             volumes::replace(self.namespace, &lost).await?;
@@ -314,7 +315,7 @@ impl Pass<'_> {
                 self.context.event(self.cluster, EventType::Warning, "VolumeReplaced", note).await;
             }
         }
-        Ok(())
+        Ok(volumes::drained(&claims))
     }
 
     /// Applies the StatefulSet and takes the one step that the gate allows.
@@ -378,6 +379,10 @@ impl Pass<'_> {
             Step::Nothing => {}
             Step::ScaleTo(nodes) => {
                 let from = situation.replicas;
+                // Before it goes: nobody would know afterwards.
+                for ordinal in *nodes..from {
+                    volumes::note_drained(self.namespace, &names::node(cluster, ordinal), true).await?;
+                }
                 apply(*nodes).await?;
                 self.context
                     .event(cluster, EventType::Normal, "Scaling", format!("from {from} to {nodes} nodes"))
@@ -407,6 +412,9 @@ impl Pass<'_> {
             (node_api.cancel_drain(node).await, "DrainCancelled", format!("{node} stays"))
         };
         answer?;
+        if !drain {
+            volumes::note_drained(self.namespace, node, false).await?;
+        }
         self.context.event(self.cluster, EventType::Normal, reason, note).await;
         Ok(())
     }

@@ -199,7 +199,8 @@ mod tests {
             drain: None,
         };
         let report = Report { epoch: 4, under_replicated: 0, members: (0..3).map(member).collect() };
-        Situation { wanted: 3, replicas: 3, pods: pods.collect(), report: Ok(report), draining: None }
+        let (draining, drained) = (None, Vec::new());
+        Situation { wanted: 3, replicas: 3, pods: pods.collect(), report: Ok(report), draining, drained }
     }
 
     fn of<'a>(status: &'a MailClusterStatus, kind: &str) -> &'a Condition {

@@ -7,7 +7,7 @@
 
 use crate::children::{STATEFUL_SET, names};
 use crate::crd::MailCluster;
-use crate::error::Error;
+use crate::error::{Error, is_not_found};
 use crate::kubernetes::Namespace;
 use crate::observe::{POD, VOLUME_CLAIM, typed};
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -76,6 +76,31 @@ pub async fn grow(
     namespace.delete(STATEFUL_SET, names::of(cluster), existing.metadata.uid.clone(), orphan).await
 }
 
+/// Notes on a node's claim that its disk remembers a drain of ours, or that the node was told that it may stay.
+pub async fn note_drained(namespace: &Namespace, node: &str, drained: bool) -> Result<(), Error> {
+    let claim = format!("data-{node}");
+    let annotations = json!({ names::DRAINED_ANNOTATION: drained.then_some("true") });
+    let patch = json!({ "metadata": { "annotations": annotations } });
+    match namespace.api(VOLUME_CLAIM).patch(&claim, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        Ok(_) => Ok(()),
+        // No disk, no memory.
+        Err(error) if is_not_found(&error) => Ok(()),
+        Err(error) => Err(Error::kubernetes(format!("volume claim {claim}"))(error)),
+    }
+}
+
+/// Nodes whose disks remember a drain of ours.
+pub fn drained(claims: &[PersistentVolumeClaim]) -> Vec<String> {
+    let says_so = |claim: &&PersistentVolumeClaim| {
+        let annotations = claim.metadata.annotations.as_ref();
+        annotations.and_then(|all| all.get(names::DRAINED_ANNOTATION)).is_some_and(|said| said == "true")
+    };
+    let node = |claim: &PersistentVolumeClaim| {
+        claim.metadata.name.as_ref()?.strip_prefix("data-").map(str::to_owned)
+    };
+    claims.iter().filter(says_so).filter_map(node).collect()
+}
+
 /// A claim whose disk is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
@@ -132,6 +157,7 @@ mod tests {
             lost(claims).into_iter().map(|lost| lost.claim).collect()
         };
         assert_eq!(names(&claims), ["b", "c"]);
+        assert!(drained(&claims).is_empty());
         claims.truncate(1);
         assert!(names(&claims).is_empty());
     }

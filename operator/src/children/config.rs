@@ -63,6 +63,7 @@ pub fn node_yaml(cluster: &MailCluster) -> Value {
             },
         },
         "replication": { "factor": spec.replication.factor, "minCopies": spec.replication.min_copies },
+        "healing": { "replaceAfterSeconds": spec.replication.replace_after_seconds },
         "spread": spec.spread,
         "userDatabase": user_database(cluster),
         "listeners": ports,

@@ -10,6 +10,10 @@ pub const APPLICATION: &str = "prickle-mailnode";
 /// A PersistentVolumeClaim with this annotation "true" is replaced together with its pod: its disk is gone for good.
 pub const REPLACE_ANNOTATION: &str = "prickle.email/replace";
 
+/// A PersistentVolumeClaim with this annotation "true" belongs to a node that we drained and took away. The disk remembers
+/// the drain: a node that comes back with it is told that it may stay.
+pub const DRAINED_ANNOTATION: &str = "prickle.email/drained";
+
 pub fn of(cluster: &MailCluster) -> &str {
     cluster.metadata.name.as_deref().unwrap_or_default()
 }

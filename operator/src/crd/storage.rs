@@ -71,6 +71,14 @@ pub struct ReplicationSpec {
     #[serde(default = "two")]
     #[schemars(range(min = 1, max = 7))]
     pub min_copies: i32,
+    /// A node that has been dead for so many seconds is taken for lost: its messages get new copies on other nodes.
+    #[serde(default = "ten_minutes")]
+    #[schemars(range(min = 30, max = 604_800))]
+    pub replace_after_seconds: i32,
+}
+
+fn ten_minutes() -> i32 {
+    600
 }
 
 fn two() -> i32 {
@@ -79,7 +87,7 @@ fn two() -> i32 {
 
 impl Default for ReplicationSpec {
     fn default() -> Self {
-        Self { factor: 2, min_copies: 2 }
+        Self { factor: 2, min_copies: 2, replace_after_seconds: ten_minutes() }
     }
 }
 

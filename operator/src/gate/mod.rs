@@ -73,6 +73,8 @@ pub struct Situation {
     pub report: Result<Report, String>,
     /// The node that we asked to drain earlier, if any.
     pub draining: Option<String>,
+    /// Nodes that we drained and took away, and whose disks are still there.
+    pub drained: Vec<String>,
 }
 
 /// What to do now.
@@ -219,11 +221,17 @@ pub fn next(situation: &Situation) -> Decision {
     }
 }
 
-/// We asked a node to drain that is to stay, because `nodes` was raised again.
+/// We asked a node to drain that is to stay, because `nodes` was raised again, before it had gone or afterwards.
 fn cancelled_drain(situation: &Situation) -> Option<String> {
-    let node = situation.draining.as_ref()?;
-    let ordinal = situation.pods.iter().find(|pod| pod.name == *node)?.ordinal;
-    (ordinal < situation.wanted).then(|| node.clone())
+    let stays = |node: &&String| {
+        situation.pods.iter().any(|pod| pod.name == **node && pod.ordinal < situation.wanted)
+    };
+    let drains = |node: &&String| {
+        let mut members = situation.report.iter().flat_map(|report| &report.members);
+        members.any(|member| member.name == **node && member.state == MemberState::Draining)
+    };
+    let asked = situation.draining.iter().find(stays);
+    asked.or_else(|| situation.drained.iter().filter(stays).find(drains)).cloned()
 }
 
 /// From the highest ordinal down, as StatefulSets do.

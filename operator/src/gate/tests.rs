@@ -23,6 +23,7 @@ fn well(count: i32) -> Situation {
         pods: pods.collect(),
         report: Ok(Report { epoch: 1, under_replicated: 0, members: members.collect() }),
         draining: None,
+        drained: Vec::new(),
     }
 }
 
@@ -114,6 +115,20 @@ fn a_scale_down_that_was_called_off_is_undone() {
     situation.draining = None;
     member(&mut situation, 1).state = MemberState::Draining;
     assert_eq!(next(&situation), Decision::act(Step::Nothing));
+}
+
+#[test]
+fn a_node_that_comes_back_with_the_disk_of_one_that_was_drained_may_stay() {
+    let mut situation = Situation { drained: vec!["mail-3".into(), "mail-4".into()], ..well(4) };
+    assert_eq!(next(&situation), Decision::act(Step::Nothing));
+    // It remembers the drain, and is not ready because of it.
+    situation.pods[3].ready = false;
+    member(&mut situation, 3).state = MemberState::Draining;
+    assert_eq!(next(&situation).step, Step::CancelDrain("mail-3".into()));
+    // On its way out it goes on.
+    situation.wanted = 3;
+    member(&mut situation, 3).drain = Some(Drain::Moving(1));
+    assert_eq!(reason(&situation), Some("MailMoves"));
 }
 
 #[test]
