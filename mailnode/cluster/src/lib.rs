@@ -18,6 +18,7 @@
 //! | [`redelivery`] | when the update log is pushed to a peer | Porcupine, DESIGN 4 |
 //! | [`anti_entropy`] | what two nodes should both have and do not | DESIGN 4 |
 //! | [`healing`] | which entries need new replicas, where, and how fast | DESIGN 4 |
+//! | [`reconstruction`] | whom to ask for the mail maps of the buckets that a node gained | DESIGN 5; Porcupine |
 //! | [`mailbox`] | UID and MODSEQ order of an active mailbox, plans for changes | DESIGN 4 |
 
 pub mod anti_entropy;
@@ -30,6 +31,7 @@ pub mod mail_map;
 pub mod mailbox;
 pub mod membership;
 pub mod placement;
+pub mod reconstruction;
 pub mod redelivery;
 pub mod replica_write;
 pub mod user_map;

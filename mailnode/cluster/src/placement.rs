@@ -33,10 +33,15 @@ pub struct Candidate {
 /// More pending operations than this, and a candidate is overloaded: nodes outside the spread are taken.
 pub const OVERLOADED: u32 = 512;
 
-/// All active nodes in the order in which they should be tried; the first `copies` are the replicas to begin
-/// with, the rest stand in for those that fail.
+/// Nodes that stand in for those that fail, at most: beyond them a message is better tried again later. Bounds what one
+/// placement costs in a large cluster.
+pub const STAND_INS: usize = 32;
+
+/// Active nodes in the order in which they should be tried; the first `copies` are the replicas to begin with, the
+/// rest stand in for those that fail. All nodes, but not more than [`STAND_INS`] stand-ins that can be used.
 ///
-/// `order` is the user's rendezvous order of active nodes; `random` any 64 random bits.
+/// `order` is the user's rendezvous order of active nodes (which matters for [`Policy::Static`] only); `random` any 64
+/// random bits.
 pub fn choose(
     policy: Policy,
     copies: usize,
@@ -44,29 +49,52 @@ pub fn choose(
     mail_map: &MailMap,
     random: u64,
 ) -> Vec<NodeId> {
-    let mut shuffled: Vec<&Candidate> = order.iter().collect();
-    shuffle(&mut shuffled, random);
-    let (mut chosen, rest): (Vec<&Candidate>, Vec<&Candidate>) = match policy {
+    let (first, rest): (Vec<&Candidate>, Vec<&Candidate>) = match policy {
         Policy::Static => (order.iter().collect(), Vec::new()),
-        Policy::Random => (shuffled, Vec::new()),
+        Policy::Random => {
+            (draw(&mut Shuffle::new(order.iter().collect(), random), copies + STAND_INS), Vec::new())
+        }
         Policy::Spread(spread) => {
-            // A stable sort on top of the shuffle: equal loads are shared evenly.
-            shuffled.sort_by_key(|candidate| !mail_map.contains(candidate.node));
-            let bound = spread.max(copies).min(shuffled.len());
-            let mut rest = shuffled.split_off(bound);
-            shuffled.sort_by_key(|candidate| candidate.load.cost());
+            let bound = spread.max(copies).min(order.len());
+            let (near, far) = order.iter().partition(|candidate| mail_map.contains(candidate.node));
+            let mut near: Vec<&Candidate> = Shuffle::new(near, random).collect();
+            let mut far = Shuffle::new(far, !random);
+            near.extend(far.by_ref().take(bound.saturating_sub(near.len())));
+            let mut rest = near.split_off(bound);
+            rest.extend(draw(&mut far, STAND_INS));
+            // Stable sorts on top of the shuffle: equal loads are shared evenly.
+            near.sort_by_key(|candidate| candidate.load.cost());
             rest.sort_by_key(|candidate| candidate.load.cost());
-            (shuffled, rest)
+            (near, rest)
         }
     };
+    let mut chosen = first;
     chosen.extend(rest);
     // Stable: keeps the order above within each class.
     let overload_matters = matches!(policy, Policy::Spread(_));
     chosen.sort_by_key(|candidate| {
-        let unusable = candidate.load.is_full() || candidate.avoided;
-        (unusable, overload_matters && candidate.load.pending > OVERLOADED)
+        (candidate.is_unusable(), overload_matters && candidate.load.pending > OVERLOADED)
     });
     spread_zones(chosen, copies)
+}
+
+impl Candidate {
+    const fn is_unusable(&self) -> bool {
+        self.load.is_full() || self.avoided
+    }
+}
+
+/// So many that can be used, and those that cannot and came first.
+fn draw<'a>(from: &mut Shuffle<'a>, usable: usize) -> Vec<&'a Candidate> {
+    let mut drawn = Vec::new();
+    let mut found = 0;
+    while found < usable
+        && let Some(candidate) = from.next()
+    {
+        found += usize::from(!candidate.is_unusable());
+        drawn.push(candidate);
+    }
+    drawn
 }
 
 /// Brings nodes of zones not used yet to the front, without using a full or avoided node for it.
@@ -88,11 +116,30 @@ fn spread_zones(candidates: Vec<&Candidate>, copies: usize) -> Vec<NodeId> {
     out
 }
 
-/// Fisher-Yates with a small generator: placement needs no cryptography, and the simulator needs a seed.
-fn shuffle<T>(items: &mut [T], mut state: u64) {
-    for at in (1..items.len()).rev() {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        items.swap(at, ((state >> 33) as usize) % (at + 1));
+/// Candidates in random order, drawn one by one (Fisher-Yates, from the end), with a small generator: placement needs
+/// no cryptography, and the simulator needs a seed.
+struct Shuffle<'a> {
+    left: Vec<&'a Candidate>,
+    state: u64,
+}
+
+impl<'a> Shuffle<'a> {
+    const fn new(left: Vec<&'a Candidate>, state: u64) -> Self {
+        Self { left, state }
+    }
+}
+
+impl<'a> Iterator for Shuffle<'a> {
+    type Item = &'a Candidate;
+
+    fn next(&mut self) -> Option<&'a Candidate> {
+        if self.left.is_empty() {
+            return None;
+        }
+        self.state =
+            self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let at = (self.state >> 33) as usize % self.left.len();
+        Some(self.left.swap_remove(at))
     }
 }
 
@@ -143,6 +190,24 @@ mod tests {
             let chosen = choose(Policy::Spread(2), 2, &order, &map(&[1, 2]), random);
             assert!(chosen[..2].contains(&NodeId(4)), "{chosen:?}");
         }
+    }
+
+    #[test]
+    fn in_a_large_cluster_there_are_enough_stand_ins_and_no_more_whoever_is_avoided() {
+        let mut order: Vec<Candidate> = (1..=1_000).map(|node| candidate(node, 0)).collect();
+        for random in 0..20 {
+            let chosen = choose(Policy::Spread(2), 2, &order, &map(&[700, 800]), random);
+            assert_eq!(chosen.len(), 2 + STAND_INS);
+            assert!(chosen[..2].contains(&NodeId(700)) && chosen[..2].contains(&NodeId(800)));
+            assert_eq!(choose(Policy::Random, 2, &order, &MailMap::default(), random).len(), 2 + STAND_INS);
+        }
+        order.iter_mut().skip(5).for_each(|candidate| candidate.avoided = true);
+        let chosen = choose(Policy::Spread(2), 2, &order, &map(&[700, 800]), 1);
+        assert!(chosen[..5].iter().all(|node| node.0 <= 5), "all that can be used come first: {chosen:?}");
+        let mut distinct = chosen.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct.len(), chosen.len());
     }
 
     #[test]

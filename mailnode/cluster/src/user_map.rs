@@ -46,7 +46,7 @@ impl UserMap {
     /// also hold the bucket's records of the embedded user database.
     pub fn order(&self, bucket: Bucket) -> Vec<NodeId> {
         let mut order = self.nodes.clone();
-        order.sort_by_key(|&node| std::cmp::Reverse(weight(node, bucket)));
+        order.sort_by_cached_key(|&node| std::cmp::Reverse(weight(node, bucket)));
         order
     }
 
