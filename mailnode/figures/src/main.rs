@@ -35,13 +35,14 @@ fn main() -> ExitCode {
             continue;
         }
         let begun = Instant::now();
-        let table = (figure.make)(size, arguments.seed);
-        let path = arguments.out.join(format!("{}.csv", figure.name));
-        if let Err(error) = std::fs::write(&path, table.text()) {
-            eprintln!("{} cannot be written: {error}", path.display());
-            return ExitCode::FAILURE;
+        for (name, table) in (figure.make)(size, arguments.seed) {
+            let path = arguments.out.join(format!("{name}.csv"));
+            if let Err(error) = std::fs::write(&path, table.text()) {
+                eprintln!("{} cannot be written: {error}", path.display());
+                return ExitCode::FAILURE;
+            }
+            println!("{} after {:.1} s", path.display(), begun.elapsed().as_secs_f64());
         }
-        println!("{} in {:.1} s", path.display(), begun.elapsed().as_secs_f64());
     }
     ExitCode::SUCCESS
 }

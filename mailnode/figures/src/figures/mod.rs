@@ -1,6 +1,11 @@
 //! One module a figure: the runs it takes, and the rows of its CSV.
 
+pub mod detection;
+pub mod failures;
+pub mod fast_disks;
+pub mod skew;
 pub mod throughput;
+pub mod traffic;
 
 use crate::table::Table;
 use std::sync::Mutex;
@@ -17,10 +22,18 @@ pub enum Size {
 
 pub struct Figure {
     pub name: &'static str,
-    pub make: fn(Size, u64) -> Table,
+    /// The tables by name, from a seed.
+    pub make: fn(Size, u64) -> Vec<(&'static str, Table)>,
 }
 
-pub const ALL: &[Figure] = &[Figure { name: "throughput", make: throughput::table }];
+pub const ALL: &[Figure] = &[
+    Figure { name: "throughput", make: throughput::tables },
+    Figure { name: "skew", make: skew::tables },
+    Figure { name: "fast-disks", make: fast_disks::tables },
+    Figure { name: "failures", make: failures::tables },
+    Figure { name: "detection", make: detection::tables },
+    Figure { name: "traffic", make: traffic::tables },
+];
 
 /// Does the work for each input, on all cores; results are in the order of the inputs.
 pub fn parallel<I: Sync, O: Send>(inputs: &[I], work: impl Fn(&I) -> O + Sync) -> Vec<O> {

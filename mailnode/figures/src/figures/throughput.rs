@@ -5,7 +5,7 @@ use crate::SECOND;
 use crate::mail::{self, Settings};
 use crate::table::{Table, fixed};
 
-pub fn table(size: Size, seed: u64) -> Table {
+pub fn tables(size: Size, seed: u64) -> Vec<(&'static str, Table)> {
     let nodes: &[usize] = match size {
         Size::Full => &[1, 2, 3, 5, 10, 15, 20, 25, 30, 100, 300, 1_000],
         Size::Quick => &[1, 3, 10],
@@ -17,7 +17,8 @@ pub fn table(size: Size, seed: u64) -> Table {
     runs.sort_by_key(|&(nodes, copies)| std::cmp::Reverse(nodes * copies));
     let settings = |&(nodes, copies): &(usize, usize)| {
         let end = if nodes > 100 { 5 } else { 10 };
-        Settings { seed, end: end * SECOND, ..Settings::new(nodes, copies) }
+        let users = if nodes > 300 { 200 } else { 500 };
+        Settings { seed, users, end: end * SECOND, ..Settings::new(nodes, copies) }
     };
     let reports = parallel(&runs, |run| mail::run(settings(run)));
     let mut rows: Vec<_> = runs.into_iter().zip(reports).collect();
@@ -50,5 +51,5 @@ pub fn table(size: Size, seed: u64) -> Table {
             &fixed(report.fragments, 2),
         ]);
     }
-    table
+    vec![("throughput", table)]
 }

@@ -290,6 +290,7 @@ impl Simulation {
                 if from != to {
                     let peer = self.machines[from].id;
                     self.machines[to].report(peer, load);
+                    self.report.reports += 1;
                 }
                 self.arrive(from, to, message);
             }

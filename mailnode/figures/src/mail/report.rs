@@ -31,6 +31,8 @@ pub struct Report {
     pub disk: Use,
     pub processor: Use,
     pub network: Use,
+    /// Messages between nodes; each carries a load report.
+    pub reports: u64,
     /// Flushes of all disks.
     pub flushes: u64,
     /// Rows of the update log that returned machines had to take.
@@ -73,6 +75,7 @@ impl Report {
             disk: Use::default(),
             processor: Use::default(),
             network: Use::default(),
+            reports: 0,
             flushes: 0,
             redelivered: 0,
             redelivered_at: 0,

@@ -78,6 +78,19 @@ pub struct Traffic {
     pub published: u64,
 }
 
+impl Traffic {
+    pub const fn since(&self, before: &Self) -> Self {
+        Self {
+            probes: self.probes - before.probes,
+            reports: self.reports - before.reports,
+            views: self.views - before.views,
+            renewals: self.renewals - before.renewals,
+            coordinator_writes: self.coordinator_writes - before.coordinator_writes,
+            published: self.published - before.published,
+        }
+    }
+}
+
 pub struct World {
     now: Time,
     settings: Settings,
