@@ -35,7 +35,9 @@ pub fn endpoint(
     let window = (max_body + max_head).max(96 << 20);
     // When the node stops, peers' requests have a little less time than everything together.
     let drain_limit = Duration::from_secs(4);
-    let options = rpc::Options { max_body, max_head, window, drain_limit, ..rpc::Options::default() };
+    let versions = crate::wire::VERSIONS;
+    let options =
+        rpc::Options { versions, max_body, max_head, window, drain_limit, ..rpc::Options::default() };
     let on_load = Arc::new(move |peer: u64, load: u64| {
         if let Some(node) = node.get().and_then(Weak::upgrade) {
             node.topology.report_load(NodeId(peer), Load::from_bits(load));

@@ -14,6 +14,7 @@ impl Node {
         let node = self.clone();
         let counted = crate::environment::blocking(move || node.under_replicated()).await;
         let log = self.store.metrics();
+        let view = &self.topology.now().view;
         NodeStatus {
             load: self.store.load(),
             under_replicated_entries: counted.unwrap_or_default(),
@@ -21,7 +22,7 @@ impl Node {
             live_bytes: log.live_bytes,
             dead_bytes: log.dead_bytes,
             active_users: self.manager.active_users() as u64,
-            healing: self.healing.status(self.users.buckets_left()),
+            healing: self.healing.status(self.id, view, self.users.buckets_left()),
         }
     }
 
@@ -79,7 +80,7 @@ impl Node {
             let count = state.view.members.iter().filter(|member| member.state == kind).count();
             metrics.members.with_label_values(&[label]).set(count as i64);
         }
-        let healing = self.healing.status(0);
+        let healing = self.healing.status(self.id, &state.view, 0);
         metrics.healing.entries_left.set(healing.entries_left as i64);
         metrics.healing.bytes_left.set(healing.bytes_left as i64);
         metrics.active_users.set(self.manager.active_users() as i64);

@@ -1,6 +1,6 @@
 //! What nodes say to each other, on top of the `rpc` crate: one request enum, one response enum, coded with
-//! postcard. The protocol version that `rpc` negotiates names this set of messages; a variant is only ever
-//! added at the end.
+//! postcard. The protocol version that `rpc` negotiates names this set of messages ([`VERSIONS`]); a variant is
+//! only ever added at the end, a field never (docs/decisions/versions.md).
 
 use crate::healing::{DrainProgress, HealingStatus};
 use bytes::Bytes;
@@ -9,6 +9,9 @@ use cluster::mailbox::FlagChange;
 use cluster::{Bucket, Entry, EntryId, Epoch, FolderId, MailMap, NodeId, UserId, View};
 use directory::embedded::{EmbeddedRequest, EmbeddedResponse};
 use serde::{Deserialize, Serialize};
+
+/// Versions of these messages that this node speaks; `rpc` refuses a peer that has none of them.
+pub const VERSIONS: std::ops::RangeInclusive<u16> = 2..=2;
 
 /// Entries in one message between nodes, at most; longer lists are sent in pages.
 pub const PAGE: usize = 2_000;

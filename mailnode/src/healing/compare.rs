@@ -32,6 +32,7 @@ pub async fn run(node: &Arc<Node>) {
                 schedule.hurry(now);
             }
             due.extend(std::iter::from_fn(|| schedule.begin(now)));
+            *super::lock(&node.healing.level) = (current, schedule.level().collect());
         }
         for peer in due {
             let (node, schedule) = (node.clone(), schedule.clone());

@@ -24,7 +24,7 @@ use crate::config::HealingConfig;
 use crate::node::Node;
 use crate::wire::{Failure, Request, Response};
 use cluster::healing::Throttle;
-use cluster::{BlobId, Epoch, NodeId};
+use cluster::{BlobId, Epoch, NodeId, View};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,6 +41,8 @@ pub struct Healing {
     draining: watch::Sender<bool>,
     throttle: Mutex<Throttle>,
     progress: Mutex<Progress>,
+    /// Peers that were found equal since they returned and since this epoch began.
+    level: Mutex<(Epoch, BTreeSet<NodeId>)>,
     missing: Mutex<BTreeSet<BlobId>>,
     news_of_missing: Notify,
 }
@@ -67,6 +69,9 @@ pub struct HealingStatus {
     pub seconds_left: u64,
     /// Records of the user database that this node should have and has not caught up with, in buckets.
     pub buckets_left: u64,
+    /// Members that this node (of two, the one with the lower id) has not found equal since they returned or the
+    /// view changed. While any node has some, a disk may yet lack what it should hold.
+    pub peers_to_compare: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -82,6 +87,7 @@ impl Healing {
             draining: watch::Sender::new(draining),
             throttle: Mutex::new(Throttle::new(settings.bytes_per_second)),
             progress: Mutex::default(),
+            level: Mutex::default(),
             missing: Mutex::default(),
             news_of_missing: Notify::new(),
         }
@@ -116,7 +122,15 @@ impl Healing {
         tokio::time::sleep(wait).await;
     }
 
-    pub fn status(&self, buckets_left: u64) -> HealingStatus {
+    /// Before the first view that is everybody who will be in it, and at least one.
+    fn peers_to_compare(&self, me: NodeId, view: &View) -> u64 {
+        let level = lock(&self.level);
+        let open = |id: &NodeId| level.0 != view.epoch || !level.1.contains(id);
+        let partners = view.members.iter().map(|member| member.id).filter(|&id| id > me);
+        partners.filter(open).count() as u64 + u64::from(view.members.is_empty())
+    }
+
+    pub fn status(&self, me: NodeId, view: &View, buckets_left: u64) -> HealingStatus {
         let Progress { entries_left, bytes_left, .. } = *lock(&self.progress);
         HealingStatus {
             draining: self.is_draining(),
@@ -124,6 +138,7 @@ impl Healing {
             bytes_left,
             seconds_left: lock(&self.throttle).estimate(bytes_left).as_secs(),
             buckets_left,
+            peers_to_compare: self.peers_to_compare(me, view),
         }
     }
 }

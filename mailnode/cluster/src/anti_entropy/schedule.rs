@@ -18,6 +18,10 @@ struct Peer {
     life: Incarnation,
     next: Duration,
     running: bool,
+    /// It returned, or the view changed, while a comparison was running, which may have missed that.
+    again: bool,
+    /// Found equal since it returned and since the view changed.
+    level: bool,
     failures: u32,
 }
 
@@ -46,17 +50,26 @@ impl Schedule {
     pub fn observe(&mut self, reachable: &[(NodeId, Incarnation)], now: Duration) {
         self.peers.retain(|id, peer| peer.running || reachable.iter().any(|(peer, _)| peer == id));
         for &(id, life) in reachable.iter().filter(|(id, _)| *id > self.me) {
-            let fresh = Peer { life, next: now + SOON, running: false, failures: 0 };
+            let fresh =
+                Peer { life, next: now + SOON, running: false, again: false, level: false, failures: 0 };
             let peer = self.peers.entry(id).or_insert(fresh);
             if peer.life != life {
-                *peer = Peer { running: peer.running, ..fresh };
+                *peer = Peer { running: peer.running, again: peer.running, ..fresh };
             }
         }
     }
 
     /// The view has changed: what was placed by the old one may need a look.
     pub fn hurry(&mut self, now: Duration) {
-        self.peers.values_mut().for_each(|peer| peer.next = peer.next.min(now + SOON));
+        for peer in self.peers.values_mut() {
+            (peer.level, peer.again) = (false, peer.running);
+            peer.next = peer.next.min(now + SOON);
+        }
+    }
+
+    /// The peers that were found equal since they returned and since the view changed.
+    pub fn level(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.peers.iter().filter(|(_, peer)| peer.level).map(|(id, _)| *id)
     }
 
     /// A peer to compare with now, the one that has waited longest; it counts as begun.
@@ -74,7 +87,10 @@ impl Schedule {
     pub fn finished(&mut self, id: NodeId, outcome: Outcome, now: Duration, random: u64) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.running = false;
+        let again = std::mem::take(&mut peer.again);
+        peer.level = outcome == Outcome::Equal && !again;
         let wait = match outcome {
+            Outcome::Equal if again => SOON,
             Outcome::Equal => EVERY * 3 / 4 + Duration::from_millis(random % (EVERY.as_millis() as u64 / 2)),
             Outcome::Repaired => SOON,
             Outcome::Failed => FIRST_RETRY.saturating_mul(1 << peer.failures.min(6)).min(EVERY),
@@ -118,6 +134,31 @@ mod tests {
         schedule.finished(NodeId(2), Outcome::Equal, seconds(23), 0);
         schedule.hurry(seconds(30));
         assert_eq!(schedule.begin(seconds(33)), Some(NodeId(2)));
+    }
+
+    #[test]
+    fn level_is_who_was_found_equal_since_it_returned_and_since_the_view_changed() {
+        let (peer, mut schedule) = (NodeId(2), Schedule::new(NodeId(1)));
+        let level = |schedule: &Schedule| schedule.level().collect::<Vec<_>>();
+        schedule.observe(&[(peer, LIFE)], seconds(0));
+        for (at, outcome) in [(3, Outcome::Failed), (10, Outcome::Repaired), (20, Outcome::Equal)] {
+            assert_eq!(schedule.begin(seconds(at)), Some(peer));
+            assert_eq!(level(&schedule), []);
+            schedule.finished(peer, outcome, seconds(at), 0);
+        }
+        assert_eq!(level(&schedule), [peer]);
+        schedule.hurry(seconds(30));
+        assert_eq!(level(&schedule), []);
+        assert_eq!(schedule.begin(seconds(33)), Some(peer));
+        // What this comparison saw may be older than the change.
+        schedule.observe(&[(peer, Incarnation(2))], seconds(33));
+        schedule.finished(peer, Outcome::Equal, seconds(34), 0);
+        assert_eq!(level(&schedule), []);
+        assert_eq!(schedule.begin(seconds(37)), Some(peer));
+        schedule.finished(peer, Outcome::Equal, seconds(37), 0);
+        assert_eq!(level(&schedule), [peer]);
+        schedule.observe(&[], seconds(38));
+        assert_eq!(level(&schedule), []);
     }
 
     #[test]
