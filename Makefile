@@ -11,6 +11,8 @@
 #   make kubernetes-e2e   mail clusters on a real three-node Kubernetes on this machine (not part of `make test`; needs Go, and
 #                         root for namespaces); TEST=scale for one scenario
 #   make tikv-e2e         the user database in TiKV through its real client, against the test server of e2e/tikv (needs Go)
+#   make figures          the papers' figures from our cores, into docs/figures (some ten minutes; not part of `make test`)
+#   make scale            scale tests of the cores that are too long for `make unit`: a simulated day of 100 nodes
 #   make crds             writes the copies of the CustomResourceDefinition
 #   make bench            the speed of a cluster here, beside Debian's Dovecot (not part of `make test`)
 
@@ -22,7 +24,7 @@ export PYTHONDONTWRITEBYTECODE = 1
 ONLY =
 
 .NOTPARALLEL:
-.PHONY: test install fmt lint deny unit sim e2e versions operator-e2e kubernetes-e2e tikv-e2e crds bench
+.PHONY: test install fmt lint deny unit sim e2e versions operator-e2e kubernetes-e2e tikv-e2e figures scale crds bench
 
 test: fmt install deny lint unit e2e
 
@@ -65,6 +67,18 @@ kubernetes-e2e: install
 tikv-e2e:
 	program=$$(e2e/tikv/build.sh) && PRICKLE_TIKV=$$program \
 	cargo test --locked -p directory-tikv --tests -- --include-ignored
+
+# Numbers by the crate, pictures by matplotlib: SVG and PNG from one program, with its own fonts, and nothing of it in our
+# binaries.
+figures: install
+	cmp -s mailnode/figures/requirements.txt $(TOOLS)/figures.txt || { \
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check --requirement mailnode/figures/requirements.txt && \
+	cp mailnode/figures/requirements.txt $(TOOLS)/figures.txt; }
+	cargo run --release --locked -p figures -- --out docs/figures
+	$(TOOLS)/bin/python mailnode/figures/plot.py docs/figures
+
+scale:
+	cargo test --release --locked -p cluster -p figures --tests -- --include-ignored
 
 crds:
 	cargo run --locked -p operator -- crd | tee crds/mailclusters.prickle.email.yaml manifests/crd.yaml \

@@ -1,0 +1,56 @@
+"""The older `mailnode` that has to work beside this one, built from its commit once and kept by the commit's id.
+
+    python3 versions.py build     builds it if it is not there (3 to 6 minutes), prints where it is
+
+`compatible-since` names that commit: the newest one that changed what nodes say to each other or write to disk in a way that
+older ones do not understand. Whoever makes such a change writes the commit after it there, and says in docs/operations.md that
+the whole cluster has to be stopped for that upgrade. Nothing else changes the file.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+
+
+def commit():
+    return (Path(__file__).parent / "compatible-since").read_text().split()[0]
+
+
+def binary():
+    """Where it is, or would be."""
+    return Path(os.environ.get("PRICKLE_OLD_MAILNODE", TARGET / "versions" / commit() / "mailnode"))
+
+
+def build():
+    wanted = binary()
+    if wanted.exists():
+        return wanted
+    with tempfile.TemporaryDirectory() as directory:
+        source = Path(directory) / "source"
+        _run("git", "-C", ROOT, "worktree", "add", "--detach", source, commit())
+        try:
+            # One target directory for all of them: most of the time goes into dependencies, which are the same.
+            environment = {**os.environ, "CARGO_TARGET_DIR": str(TARGET / "versions" / "build")}
+            _run("cargo", "build", "--release", "--locked", "-p", "mailnode", cwd=source, env=environment)
+            wanted.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TARGET / "versions" / "build" / "release" / "mailnode", wanted.with_suffix(".new"))
+            wanted.with_suffix(".new").rename(wanted)
+        finally:
+            _run("git", "-C", ROOT, "worktree", "remove", "--force", source)
+    return wanted
+
+
+def _run(*command, **options):
+    subprocess.run([str(part) for part in command], check=True, timeout=1800, stdout=sys.stderr, **options)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["build"]:
+        sys.exit(__doc__)
+    print(build())
