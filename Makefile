@@ -22,6 +22,8 @@ export CARGO_TARGET_DIR
 TOOLS = $(CARGO_TARGET_DIR)/tools
 export PYTHONDONTWRITEBYTECODE = 1
 ONLY =
+# With Go, `make e2e` also has clusters whose accounts are in TiKV (test_tikv.py); without it pytest says that they are skipped.
+GO = $(shell command -v go)
 
 .NOTPARALLEL:
 .PHONY: test install fmt lint deny unit sim e2e versions operator-e2e kubernetes-e2e tikv-e2e figures scale crds bench
@@ -50,7 +52,8 @@ sim:
 	cargo run --release --locked -p sim -- --seeds 0..1000000 --seconds 60
 
 e2e: install
-	cargo build --release --locked -p mailnode
+	cargo build --release --locked -p mailnode $(if $(GO),--features tikv)
+	$(if $(GO),program=$$(e2e/tikv/build.sh) && export PRICKLE_TIKV=$$program &&) \
 	cd e2e && $(TOOLS)/bin/python -m pytest $(ONLY)
 
 versions: install
