@@ -85,7 +85,8 @@ def skew(directory):
         axis.set(title=copies_label(copies), xlabel="skew of users (exponent of Zipf's law)", ylim=(0, None))
     axes[0].set_ylabel("messages acknowledged per second")
     axes[0].legend(loc="lower left")
-    figure.suptitle("Throughput of 30 nodes by skew of users and placement policy")
+    nodes = 30 if len({row["skew"] for row in data}) > 2 else 6
+    figure.suptitle(f"Throughput of {nodes} nodes by skew of users and placement policy")
     save(figure, directory, "skew")
 
 
@@ -117,17 +118,20 @@ def failures(directory):
     for row in data:
         lines[int(row["copies"]), int(row["dead"])].append((int(row["second"]), float(row["delivered_per_second"])))
     figure, axes = plt.subplots(2, 1, figsize=(10, 6.4), sharex=True)
+    # A run of `figures --quick` is shorter and smaller.
+    full = max(int(row["second"]) for row in data) >= 600
+    nodes, died, returned = (30, 300, 600) if full else (10, 20, 40)
     shades = {1: "#2e933c", 3: "#edae49", 6: "#d1495b"}
     for axis, copies in zip(axes, (1, 2)):
         for (of, dead), points in sorted(lines.items()):
             if of == copies:
                 # The first seconds fill the disks' queues.
                 points = [point for point in points[1:]]
-                axis.plot(*zip(*points), color=shades.get(dead), label=f"{dead} of 30 nodes", linewidth=1.3)
-        for time in (300, 600):
+                axis.plot(*zip(*points), color=shades.get(dead), label=f"{dead} of {nodes} nodes", linewidth=1.3)
+        for time in (died, returned):
             axis.axvline(time, color="#555555", linewidth=0.8, linestyle=":")
         axis.set(ylabel="messages per second", title=copies_label(copies), ylim=(0, None))
-    axes[0].legend(loc="lower left", title="die at 300 s, return at 600 s")
+    axes[0].legend(loc="lower left", title=f"die at {died} s, return at {returned} s")
     axes[1].set_xlabel("seconds")
     figure.suptitle("Throughput while machines die and return")
     save(figure, directory, "failures")
