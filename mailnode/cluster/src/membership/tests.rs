@@ -36,6 +36,7 @@ struct Machine {
     holds: Option<u64>,
     avoided: BTreeSet<NodeId>,
     isolated: bool,
+    draining: bool,
     probes: u64,
 }
 
@@ -96,6 +97,7 @@ impl World {
             holds: None,
             avoided: BTreeSet::new(),
             isolated: false,
+            draining: false,
             probes: 0,
         };
         self.machines.insert(id, machine);
@@ -113,7 +115,7 @@ impl World {
             incarnation: machine.incarnation,
             addresses: Addresses::default(),
             zone: None,
-            draining: false,
+            draining: machine.draining,
             expired: false,
         };
         self.leases.insert(machine.name.clone(), (lease, self.now));
@@ -311,6 +313,13 @@ fn formed(names: &[&str]) -> World {
     assert!(took < 2_000, "{took} ms to form");
     world.run(2_000);
     world
+}
+
+/// Ends on purpose: its Lease is taken away.
+fn leave(world: &mut World, id: NodeId) {
+    world.kill(id);
+    let name = world.machines[&id].name.clone();
+    world.leases.remove(&name);
 }
 
 fn without(world: &World, gone: &[NodeId]) -> Vec<NodeId> {
@@ -579,4 +588,35 @@ fn a_node_whose_death_is_known_at_once_does_not_flap() {
     world.kill(victim);
     world.run(10_000);
     assert_eq!(world.coordinator.2.epoch, epoch.next(), "one view without it, and no more");
+}
+
+#[test]
+fn a_drained_node_that_ends_leaves_the_view_at_once() {
+    let mut world = formed(&["a", "b", "c", "d"]);
+    let drained = without(&world, &[world.coordinator.0.unwrap()])[0];
+    world.machines.get_mut(&drained).unwrap().draining = true;
+    let others = without(&world, &[drained]);
+    world.until(5_000, |world| world.agree_on(&others));
+    leave(&mut world, drained);
+    let took = world
+        .until(10_000, |world| world.up().all(|(_, machine)| machine.core.view().member(drained).is_none()));
+    assert!(took < 3_000, "{took} ms");
+}
+
+#[test]
+fn a_draining_node_that_is_killed_is_kept_in_mind_and_so_is_an_active_one_that_ends() {
+    let mut world = formed(&["a", "b", "c", "d", "e"]);
+    let [killed, ended] = without(&world, &[world.coordinator.0.unwrap()])[..2] else { panic!() };
+    world.machines.get_mut(&killed).unwrap().draining = true;
+    let others = without(&world, &[killed]);
+    world.until(5_000, |world| world.agree_on(&others));
+    world.kill(killed);
+    leave(&mut world, ended);
+    world.run(10_000);
+    let dead = |world: &World, id| {
+        world.up().all(|(_, machine)| {
+            machine.core.view().member(id).is_some_and(|member| member.state == MemberState::Dead)
+        })
+    };
+    assert!(dead(&world, killed) && dead(&world, ended));
 }
