@@ -18,6 +18,9 @@ struct Arguments {
     /// Small clusters and short runs.
     #[arg(long)]
     quick: bool,
+    /// Leave out clusters of more nodes than this.
+    #[arg(long, default_value_t = 1_000)]
+    largest: usize,
     /// Only these; all if none is named.
     names: Vec<String>,
 }
@@ -29,7 +32,7 @@ fn main() -> ExitCode {
         eprintln!("no figure is called {unknown}; there are {}", known.join(", "));
         return ExitCode::FAILURE;
     }
-    let size = if arguments.quick { Size::Quick } else { Size::Full };
+    let size = if arguments.quick { Size::Quick } else { Size::Full { largest: arguments.largest } };
     for figure in ALL {
         if !arguments.names.is_empty() && !arguments.names.iter().any(|name| name == figure.name) {
             continue;

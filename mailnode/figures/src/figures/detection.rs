@@ -36,10 +36,8 @@ pub struct Rebuilt {
 }
 
 pub fn tables(size: Size, seed: u64) -> Vec<(&'static str, Table)> {
-    let (sizes, tries): (&[usize], u64) = match size {
-        Size::Full => (&[3, 10, 30, 100, 300, 1_000], 10),
-        Size::Quick => (&[3, 10], 2),
-    };
+    let sizes = size.cut(&[3, 10, 30, 100, 300, 1_000]);
+    let tries: u64 = if size == Size::Quick { 2 } else { 10 };
     let mut runs: Vec<(usize, bool, u64)> = Vec::new();
     for &nodes in sizes.iter().rev() {
         for coordinator in [false, true] {
@@ -59,7 +57,7 @@ pub fn tables(size: Size, seed: u64) -> Vec<(&'static str, Table)> {
         "reconstruction_calls_busiest",
         "reconstruction_users_listed_per_node",
     ]);
-    for &nodes in sizes {
+    for &nodes in &sizes {
         for coordinator in [false, true] {
             let of_this = runs.iter().zip(&deaths).filter(|(run, _)| run.0 == nodes && run.1 == coordinator);
             let deaths: Vec<&Death> = of_this.filter_map(|(_, death)| death.as_ref()).collect();

@@ -18,7 +18,7 @@ struct Scale {
 
 pub fn tables(size: Size, seed: u64) -> Vec<(&'static str, Table)> {
     let scale = match size {
-        Size::Full => {
+        Size::Full { .. } => {
             Scale { nodes: 30, dead: &[1, 3, 6], from: 300 * SECOND, to: 600 * SECOND, end: 900 * SECOND }
         }
         Size::Quick => {

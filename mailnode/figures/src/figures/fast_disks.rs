@@ -6,7 +6,7 @@ use crate::mail::{self, Settings};
 use crate::table::{Table, fixed};
 
 pub fn tables(size: Size, seed: u64) -> Vec<(&'static str, Table)> {
-    let nodes = if size == Size::Full { 30 } else { 10 };
+    let nodes = if size == Size::Quick { 10 } else { 30 };
     let mut runs = Vec::new();
     for copies in [1, 2] {
         for &(name, policy) in POLICIES.iter().filter(|(_, policy)| is_distinct(*policy, copies)) {

@@ -14,10 +14,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// How much work a figure may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// As published.
-    Full,
+    /// As published, or without the clusters above this size.
+    Full { largest: usize },
     /// Small clusters and short runs, to see that all works.
     Quick,
+}
+
+impl Size {
+    fn cut(self, sizes: &[usize]) -> Vec<usize> {
+        let most = match self {
+            Self::Full { largest } => largest,
+            Self::Quick => 10,
+        };
+        sizes.iter().copied().filter(|&nodes| nodes <= most).collect()
+    }
 }
 
 pub struct Figure {

@@ -31,7 +31,7 @@ struct Run {
 
 pub fn tables(size: Size, seed: u64) -> Vec<(&'static str, Table)> {
     let (nodes, exponents): (usize, &[f64]) = match size {
-        Size::Full => (30, &[0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5]),
+        Size::Full { .. } => (30, &[0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5]),
         Size::Quick => (6, &[0.0, 1.0]),
     };
     let mut runs = Vec::new();

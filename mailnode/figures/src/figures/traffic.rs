@@ -15,8 +15,8 @@ struct Cost {
 }
 
 pub fn tables(size: Size, seed: u64) -> Vec<(&'static str, Table)> {
-    let sizes: &[usize] = if size == Size::Full { &[1_000, 300, 100, 30, 10, 3] } else { &[10, 3] };
-    let costs = parallel(sizes, |&nodes| {
+    let sizes = size.cut(&[1_000, 300, 100, 30, 10, 3]);
+    let costs = parallel(&sizes, |&nodes| {
         let names: Vec<String> = (0..nodes).map(|at| format!("node-{at}")).collect();
         let mut world = World::new(&names, members::Settings::default(), seed, true);
         world.run_until(5 * SECOND);

@@ -110,7 +110,7 @@ impl Simulation {
     /// The nodes to try for a new message of this user, best first.
     pub(super) fn place(&mut self, front: usize, user: usize) -> Vec<NodeId> {
         let (id, load) = (self.machines[front].id, self.machines[front].disk.load());
-        self.machines[front].report(id, load);
+        self.machines[front].report(front, id, load);
         let random = self.dice.roll();
         let (policy, copies) = (self.settings.policy, self.settings.copies);
         let (peers, map) = (&self.machines[front].peers, &self.mailboxes[user].map);

@@ -185,8 +185,16 @@ impl<T: Copy> Machine<T> {
         self.processor_busy as f64 / self.cores.len() as f64 / end
     }
 
-    pub fn report(&mut self, peer: NodeId, load: Load) {
-        if let Ok(at) = self.peers.binary_search_by_key(&peer, |candidate| candidate.node) {
+    /// Where a peer is in `peers`; `hint` is where it is while all machines are active.
+    pub fn find(&self, hint: usize, peer: NodeId) -> Option<usize> {
+        if self.peers.get(hint).is_some_and(|candidate| candidate.node == peer) {
+            return Some(hint);
+        }
+        self.peers.binary_search_by_key(&peer, |candidate| candidate.node).ok()
+    }
+
+    pub fn report(&mut self, hint: usize, peer: NodeId, load: Load) {
+        if let Some(at) = self.find(hint, peer) {
             self.peers[at].load = load;
         }
     }

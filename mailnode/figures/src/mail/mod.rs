@@ -160,6 +160,8 @@ pub struct Simulation {
     dice: Dice,
     queue: Queue<Event>,
     machines: Vec<Machine<Waiter>>,
+    /// Their ids, in order.
+    ids: Vec<NodeId>,
     users: Users,
     mailboxes: Vec<Mailbox>,
     jobs: Jobs,
@@ -208,6 +210,7 @@ impl Simulation {
             now: 0,
             queue: Queue::default(),
             machines,
+            ids: ids.clone(),
             users,
             mailboxes,
             jobs: Jobs::default(),
@@ -289,7 +292,7 @@ impl Simulation {
                 }
                 if from != to {
                     let peer = self.machines[from].id;
-                    self.machines[to].report(peer, load);
+                    self.machines[to].report(from, peer, load);
                     self.report.reports += 1;
                 }
                 self.arrive(from, to, message);
@@ -385,7 +388,7 @@ impl Simulation {
     fn front(&mut self, home: usize) -> Option<usize> {
         let ready = |at: usize| {
             let machine = &self.machines[at];
-            machine.up && machine.peers.binary_search_by_key(&machine.id, |peer| peer.node).is_ok()
+            machine.up && machine.find(at, machine.id).is_some()
         };
         if ready(home) {
             return Some(home);
@@ -419,7 +422,7 @@ impl Simulation {
     }
 
     fn index_of(&self, node: NodeId) -> usize {
-        self.machines.binary_search_by_key(&node, |machine| machine.id).unwrap_or_default()
+        self.ids.binary_search(&node).unwrap_or_default()
     }
 
     /// Who manages the user by what this machine knows.

@@ -34,10 +34,8 @@ impl Simulation {
 
     /// In the view, and not avoided.
     pub(super) fn can_use(&self, at: usize, peer: usize) -> bool {
-        let peers = &self.machines[at].peers;
-        peers
-            .binary_search_by_key(&self.machines[peer].id, |candidate| candidate.node)
-            .is_ok_and(|found| !peers[found].avoided)
+        let machine = &self.machines[at];
+        machine.find(peer, self.ids[peer]).is_some_and(|found| !machine.peers[found].avoided)
     }
 
     pub(super) fn die(&mut self) {

@@ -242,9 +242,8 @@ impl Simulation {
     fn best_replica(&self, at: usize, mail: &Mail) -> Option<usize> {
         let usable = mail.holders.iter().map(|&holder| usize::from(holder));
         usable.filter(|&holder| self.can_use(at, holder)).min_by_key(|&holder| {
-            let peers = &self.machines[at].peers;
-            let known = peers.binary_search_by_key(&self.machines[holder].id, |peer| peer.node);
-            known.map_or(u64::MAX, |found| peers[found].load.cost())
+            let machine = &self.machines[at];
+            machine.find(holder, self.ids[holder]).map_or(u64::MAX, |found| machine.peers[found].load.cost())
         })
     }
 
