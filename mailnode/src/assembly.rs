@@ -83,7 +83,7 @@ impl Assembly {
             password_key: environment::random_bytes(),
         });
         let _ = this.set(Arc::downgrade(&node));
-        let addresses = Addresses { rpc: config.advertised_rpc(), http: config.listeners.http.to_string() };
+        let addresses = Addresses { rpc: config.advertised_rpc(), http: config.advertised_http() };
         let lease = MemberLease::new(&config.name, incarnation, addresses, config.zone.clone());
         Ok(Self { node, driver, lease })
     }

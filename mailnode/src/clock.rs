@@ -26,6 +26,11 @@ impl NodeClock {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).now(wall_millis())
     }
 
+    /// The latest stamp given or observed, for others to observe.
+    pub fn latest(&self) -> Timestamp {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).latest()
+    }
+
     /// # Errors
     /// If the stamp is further ahead than `maxClockSkew`; then what carried it must be refused.
     pub fn observe(&self, stamp: Timestamp) -> Result<(), ClockError> {

@@ -78,7 +78,10 @@ impl rpc::Handler for PeerServer {
         let task = tokio::spawn(rpc::trace::scope(trace, answered));
         let (head, body) = match task.await {
             Ok(answer) => answer,
-            Err(_) => coded(&Response::Failed(Failure::Temporary("the request failed".into())), Bytes::new()),
+            Err(_) => {
+                let failed = Response::Failed(Failure::Temporary("the request failed".into()));
+                coded(&self.node, &failed, Bytes::new())
+            }
         };
         rpc::Response { status: 0, head, body }
     }
@@ -88,18 +91,19 @@ impl rpc::Handler for PeerServer {
 pub async fn answer(node: Arc<Node>, from: NodeId, head: Bytes, body: Bytes) -> (Bytes, Bytes) {
     node.transport.set_load(node.load());
     match decode::<Request>(&head, body) {
-        Ok((request, body)) => {
+        Ok((clock, request, body)) => {
+            node.hear_clock(clock);
             let span = tracing::debug_span!("request", name = request.name());
-            let (response, body) = node.handle(from, request, body).instrument(span).await;
-            coded(&response, body)
+            let (response, body) = node.clone().handle(from, request, body).instrument(span).await;
+            coded(&node, &response, body)
         }
         Err(error) => {
             tracing::warn!(%error, "request not understood");
-            coded(&Response::Failed(Failure::Invalid("request not understood".into())), Bytes::new())
+            coded(&node, &Response::Failed(Failure::Invalid("request not understood".into())), Bytes::new())
         }
     }
 }
 
-fn coded(response: &Response, body: Bytes) -> (Bytes, Bytes) {
-    encode(response, body).unwrap_or_default()
+fn coded(node: &Node, response: &Response, body: Bytes) -> (Bytes, Bytes) {
+    encode(node.clock.latest(), response, body).unwrap_or_default()
 }

@@ -133,12 +133,12 @@ pub async fn retire(node: &Arc<Node>, peer: NodeId, versions: Vec<Version>) -> R
     Ok(())
 }
 
-/// A page of a user's fragment here.
+/// A page of a user's fragment here, and of what we are a witness of.
 ///
 /// # Errors
 /// If the disk fails.
 pub fn fragment(node: &Node, user: UserId, after: Option<EntryId>) -> Result<Response, Failure> {
-    let mut entries = node.store.entries(user, after, PAGE + 1).map_err(disk)?;
+    let mut entries = node.store.versions(user, after, PAGE + 1).map_err(disk)?;
     let more = entries.len() > PAGE;
     entries.truncate(PAGE);
     Ok(Response::Fragment { entries, more })

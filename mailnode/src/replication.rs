@@ -4,12 +4,15 @@
 //! together with the peers that are not known to have it. What was acknowledged is retired from the others'
 //! logs in batches; what was not stays there, and any replica that has it pushes it on when the peer answers
 //! again ([`redelivery_loop`]). So an update survives the death of whoever began it.
+//!
+//! A change is acknowledged when it is on `minCopies` disks, as a new message is. While a replica is away, another
+//! node is a *witness*: it logs the version without the body, and pushes it like a replica.
 
 use crate::node::Node;
 use crate::replica;
 use crate::wire::{PAGE, PendingEntry, Request, Response, Updated, Version};
 use cluster::redelivery::GRACE;
-use cluster::{Entry, EntryId, NodeId, Redelivery};
+use cluster::{Bucket, Entry, EntryId, NodeId, Redelivery};
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,8 +32,10 @@ const REDELIVER_EVERY: Duration = Duration::from_millis(500);
 /// What became of an update.
 #[derive(Debug, Default)]
 pub struct Pushed {
-    /// On at least one replica's disk.
+    /// On `minCopies` disks.
     pub durable: Vec<Entry>,
+    /// On fewer: it may yet get lost.
+    pub endangered: Vec<Entry>,
     /// On none.
     pub lost: Vec<Entry>,
     /// Versions that replicas have and that know more than what was pushed.
@@ -48,44 +53,43 @@ fn version(entry: &Entry, digest: u64) -> Version {
 }
 
 impl Replication {
-    /// Writes new versions to all their replicas that can be reached; resolves when each has answered or was
-    /// given up.
+    /// Writes new versions to all their replicas that can be reached, and to witnesses for those that cannot;
+    /// resolves when each has answered or was given up.
     pub async fn push(&self, node: &Arc<Node>, entries: Vec<Entry>) -> Pushed {
-        let mut by_node: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
-        for (at, entry) in entries.iter().enumerate() {
-            for &replica in &entry.replicas.value {
-                by_node.entry(replica).or_default().push(at);
-            }
-        }
-        let known: BTreeSet<NodeId> = node.topology.readable().into_iter().map(|(id, _)| id).collect();
-        let reachable = by_node.iter().filter(|(replica, _)| known.contains(replica));
-        let calls =
-            reachable.flat_map(|(&replica, indexes)| indexes.chunks(PAGE).map(move |page| (replica, page)));
-        let entries = &entries;
-        let answers = join_all(calls.map(|(replica, page)| async move {
-            (replica, page, update_replica(node, replica, entries, page).await)
-        }))
-        .await;
-        let mut acks: Vec<Vec<(NodeId, u64)>> = vec![Vec::new(); entries.len()];
+        let mut round = Round::new(node, &entries);
         let mut pushed = Pushed::default();
-        for (replica, page, answer) in answers {
-            for (&at, outcome) in page.iter().zip(answer) {
-                match outcome.unwrap_or(Updated::NoBody) {
-                    Updated::Same => acks[at].push((replica, entries[at].digest())),
-                    Updated::Newer(newer) => {
-                        acks[at].push((replica, newer.digest()));
-                        pushed.newer.push(*newer);
+        // The second round is for replicas that looked well and did not answer.
+        for _ in 0..2 {
+            let wanted = round.whom_to_ask(node, &entries);
+            let calls = wanted
+                .iter()
+                .flat_map(|(&replica, indexes)| indexes.chunks(PAGE).map(move |page| (replica, page)));
+            let entries = &entries;
+            let answers = join_all(calls.map(|(replica, page)| async move {
+                (replica, page, update_replica(node, replica, entries, page).await)
+            }))
+            .await;
+            for (replica, page, answer) in answers {
+                for (&at, outcome) in page.iter().zip(answer) {
+                    match outcome.unwrap_or(Updated::NoBody) {
+                        Updated::Same => round.acks[at].push((replica, entries[at].digest())),
+                        Updated::Newer(newer) => {
+                            round.acks[at].push((replica, newer.digest()));
+                            pushed.newer.push(*newer);
+                        }
+                        Updated::NoBody => {}
                     }
-                    Updated::NoBody => {}
                 }
             }
         }
-        for (entry, acks) in entries.iter().zip(acks) {
-            if acks.is_empty() {
-                pushed.lost.push(entry.clone());
+        for (entry, acks) in entries.into_iter().zip(round.acks) {
+            self.retire(&entry, &acks);
+            if acks.len() >= round.copies {
+                pushed.durable.push(entry);
+            } else if acks.is_empty() {
+                pushed.lost.push(entry);
             } else {
-                self.retire(entry, &acks);
-                pushed.durable.push(entry.clone());
+                pushed.endangered.push(entry);
             }
         }
         pushed
@@ -119,6 +123,55 @@ impl Replication {
             }
         }))
         .await;
+    }
+}
+
+/// Who was asked to log versions, and who did.
+struct Round {
+    /// Disks that a version must be on.
+    copies: usize,
+    asked: Vec<BTreeSet<NodeId>>,
+    acks: Vec<Vec<(NodeId, u64)>>,
+}
+
+impl Round {
+    fn new(node: &Node, entries: &[Entry]) -> Self {
+        Self {
+            copies: node.settings.replication.min_copies,
+            asked: vec![BTreeSet::new(); entries.len()],
+            acks: vec![Vec::new(); entries.len()],
+        }
+    }
+
+    /// Replicas that can be reached and were not asked yet; then as many witnesses as are missing, in the user's
+    /// rendezvous order.
+    fn whom_to_ask(&mut self, node: &Node, entries: &[Entry]) -> BTreeMap<NodeId, Vec<usize>> {
+        let known: BTreeSet<NodeId> = node.topology.readable().into_iter().map(|(id, _)| id).collect();
+        let user_map = &node.topology.now().user_map;
+        let mut wanted: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
+        for (at, (entry, asked)) in entries.iter().zip(&mut self.asked).enumerate() {
+            let mut hopeful = self.acks[at].len();
+            let mut ask = |asked: &mut BTreeSet<NodeId>, other: NodeId| {
+                let new = known.contains(&other) && asked.insert(other);
+                if new {
+                    wanted.entry(other).or_default().push(at);
+                }
+                usize::from(new)
+            };
+            for &replica in &entry.replicas.value {
+                hopeful += ask(asked, replica);
+            }
+            if hopeful >= self.copies {
+                continue;
+            }
+            for witness in user_map.order(Bucket::of_user(entry.user)) {
+                if hopeful >= self.copies {
+                    break;
+                }
+                hopeful += ask(asked, witness);
+            }
+        }
+        wanted
     }
 }
 

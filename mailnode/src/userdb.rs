@@ -25,7 +25,8 @@ use crate::wire::Failure;
 use backend::Backend;
 pub use backend::{RemoteStatus, check};
 use cache::Cache;
-use cluster::{Bucket, FolderId, NodeId, Timestamp, UidBlock, UserId};
+use cluster::mailbox::Reservation;
+use cluster::{Bucket, FolderId, NodeId, UidBlock, UserId};
 use directory::accounts::Repair;
 use directory::embedded::{EmbeddedRequest, EmbeddedResponse};
 use directory::{AccountError, Accounts, Credentials, Profile, ProfileError};
@@ -185,10 +186,9 @@ impl UserDatabase {
         &self,
         user: UserId,
         folder: FolderId,
-        count: u32,
-        at: Timestamp,
+        asked: &Reservation,
     ) -> Result<(Profile, UidBlock), Failure> {
-        Ok(self.accounts.reserve_uids(user, folder, count, at).await?)
+        Ok(self.accounts.reserve_uids(user, folder, asked).await?)
     }
 
     /// # Errors

@@ -5,8 +5,8 @@
 use crate::healing::{DrainProgress, HealingStatus};
 use bytes::Bytes;
 use cluster::anti_entropy::{Page, Question};
-use cluster::mailbox::FlagChange;
-use cluster::{Bucket, Entry, EntryId, Epoch, FolderId, MailMap, NodeId, UserId, View};
+use cluster::mailbox::{FlagChange, Mark, Marks, Shown};
+use cluster::{Bucket, Entry, EntryId, Epoch, FolderId, MailMap, NodeId, Timestamp, UserId, View};
 use directory::embedded::{EmbeddedRequest, EmbeddedResponse};
 use serde::{Deserialize, Serialize};
 
@@ -179,7 +179,7 @@ pub enum UserOp {
     },
     Sync {
         folder: FolderId,
-        since: u64,
+        since: Mark,
     },
     Store {
         folder: FolderId,
@@ -196,6 +196,11 @@ pub enum UserOp {
         uids: Vec<u32>,
         target: FolderId,
         remove: bool,
+    },
+    /// After [`FolderChanges::Unknown`].
+    Resync {
+        folder: FolderId,
+        shown: Shown,
     },
 }
 
@@ -338,15 +343,20 @@ pub struct FolderStatus {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Opened {
     pub uid_validity: u32,
-    pub uid_next: u32,
-    pub highest_modseq: u64,
+    pub marks: Marks,
     pub messages: Vec<Message>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum FolderChanges {
-    Delta { uid_next: u32, highest_modseq: u64, upserts: Vec<Message>, vanished: Vec<u32> },
+    Delta {
+        marks: Marks,
+        upserts: Vec<Message>,
+        vanished: Vec<u32>,
+    },
     Everything(Opened),
+    /// Another index told the session what it knows: it must say what it shows ([`UserOp::Resync`]).
+    Unknown,
 }
 
 impl Request {
@@ -395,9 +405,15 @@ impl Request {
 
 /// Encodes a message as (head, body) of a call. A long message without bytes of its own goes into the body,
 /// which is streamed, so that the head stays small.
-pub fn encode<T: Serialize>(message: &T, bytes: Bytes) -> Result<(Bytes, Bytes), postcard::Error> {
+///
+/// `clock` is the sender's hybrid clock: whatever the receiver does next is later than what the sender did before.
+pub fn encode<T: Serialize>(
+    clock: Timestamp,
+    message: &T,
+    bytes: Bytes,
+) -> Result<(Bytes, Bytes), postcard::Error> {
     const LONG: usize = 64 * 1024;
-    let coded = Bytes::from(postcard::to_stdvec(message)?);
+    let coded = Bytes::from(postcard::to_stdvec(&(clock, message))?);
     Ok(if coded.len() > LONG && bytes.is_empty() { (Bytes::new(), coded) } else { (coded, bytes) })
 }
 
@@ -408,12 +424,10 @@ pub fn encode<T: Serialize>(message: &T, bytes: Bytes) -> Result<(Bytes, Bytes),
 pub fn decode<T: serde::de::DeserializeOwned>(
     head: &Bytes,
     body: Bytes,
-) -> Result<(T, Bytes), postcard::Error> {
-    if head.is_empty() {
-        Ok((postcard::from_bytes(&body)?, Bytes::new()))
-    } else {
-        Ok((postcard::from_bytes(head)?, body))
-    }
+) -> Result<(Timestamp, T, Bytes), postcard::Error> {
+    let (coded, bytes) = if head.is_empty() { (&body, Bytes::new()) } else { (head, body.clone()) };
+    let (clock, message) = postcard::from_bytes(coded)?;
+    Ok((clock, message, bytes))
 }
 
 #[cfg(test)]
@@ -423,19 +437,21 @@ mod tests {
     #[test]
     fn messages_survive_short_and_long_and_with_bytes() {
         let request = Request::Users { buckets: Bucket::all().collect() };
-        let (head, body) = encode(&request, Bytes::new()).unwrap();
-        let (back, _) = decode::<Request>(&head, body).unwrap();
+        let clock = Timestamp { ticks: 7, node: NodeId(1) };
+        let (head, body) = encode(clock, &request, Bytes::new()).unwrap();
+        let (at, back, _) = decode::<Request>(&head, body).unwrap();
+        assert_eq!(at, clock);
         assert!(matches!(back, Request::Users { buckets } if buckets.len() == Bucket::COUNT));
 
         let long = Response::Users(vec![(UserId(u128::MAX), Bucket(1)); 10_000]);
-        let (head, body) = encode(&long, Bytes::new()).unwrap();
+        let (head, body) = encode(clock, &long, Bytes::new()).unwrap();
         assert!(head.is_empty());
         assert!(
-            matches!(decode::<Response>(&head, body).unwrap().0, Response::Users(users) if users.len() == 10_000)
+            matches!(decode::<Response>(&head, body).unwrap().1, Response::Users(users) if users.len() == 10_000)
         );
 
-        let (head, body) = encode(&Response::Blob, Bytes::from_static(b"ciphertext")).unwrap();
-        assert_eq!(&decode::<Response>(&head, body).unwrap().1[..], b"ciphertext");
+        let (head, body) = encode(clock, &Response::Blob, Bytes::from_static(b"ciphertext")).unwrap();
+        assert_eq!(&decode::<Response>(&head, body).unwrap().2[..], b"ciphertext");
     }
 
     #[test]

@@ -54,6 +54,11 @@ impl HybridClock {
         Timestamp { ticks: self.last, node: self.node }
     }
 
+    /// The latest stamp that this clock gave or observed.
+    pub const fn latest(&self) -> Timestamp {
+        Timestamp { ticks: self.last, node: self.node }
+    }
+
     /// Takes note of a stamp from elsewhere, so that what we do next is later than it.
     ///
     /// # Errors

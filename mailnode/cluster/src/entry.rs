@@ -162,12 +162,13 @@ impl Entry {
     /// The newest stamp in the entry, for [`crate::HybridClock::observe`].
     pub fn latest(&self) -> Timestamp {
         let uid = self.location.uid.map(|uid| uid.assigned);
+        let modseq = Timestamp { ticks: self.modseq, node: NodeId(0) };
         self.flags
             .values()
             .map(|register| register.at)
             .chain(uid)
             .chain(self.expunged)
-            .fold(self.location.at.max(self.replicas.at), Timestamp::max)
+            .fold(self.location.at.max(self.replicas.at).max(modseq), Timestamp::max)
     }
 
     /// Names this exact state: two versions with one digest are equal. What a peer acknowledges, the update

@@ -4,6 +4,7 @@
 mod support;
 
 use bytes::Bytes;
+use cluster::mailbox::Reservation;
 use directory::accounts::Repair;
 use directory::{AccountError, Accounts, Credentials, DatabaseError, Key, Kind, Read, Records};
 use directory_tikv::{Position, Tikv};
@@ -225,7 +226,7 @@ async fn load(worker: usize, tikv: Arc<Tikv>, user: cluster::UserId, stop: Arc<A
             Err(DatabaseError::Conflict) => {}
             Err(DatabaseError::Unavailable(_)) => told.errors += 1,
         }
-        match accounts.reserve_uids(user, cluster::FolderId::INBOX, 10, AT).await {
+        match accounts.reserve_uids(user, cluster::FolderId::INBOX, &Reservation::new(10, AT)).await {
             Ok((_, block)) => told.blocks.push((block.first, block.last)),
             Err(AccountError::Temporary(_)) => told.errors += 1,
             Err(error) => panic!("{error}"),
@@ -297,7 +298,8 @@ async fn pd_and_tikv_killed_for_four_seconds_under_load_lose_and_double_nothing(
     all.blocks.sort_unstable();
     assert!(all.blocks.is_sorted_by(|a, b| a.1 < b.0), "a UID was given to two");
     let last = all.blocks.last().unwrap().1;
-    let next = accounts.reserve_uids(user, cluster::FolderId::INBOX, 1, AT).await.unwrap().1;
+    let next =
+        accounts.reserve_uids(user, cluster::FolderId::INBOX, &Reservation::new(1, AT)).await.unwrap().1;
     assert!(next.first > last);
 
     for name in &all.accounts {

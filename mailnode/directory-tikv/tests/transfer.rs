@@ -2,6 +2,7 @@
 
 mod support;
 
+use cluster::mailbox::Reservation;
 use cluster::{FolderId, UserId};
 use directory::accounts::transfer::{Cursor, Imported, Line};
 use directory::{AccountError, Accounts, Credentials, Records};
@@ -58,7 +59,7 @@ async fn accounts_go_from_the_embedded_database_into_tikv_and_back() {
     for n in 0..USERS {
         let address = format!("u{n:03}@example.org");
         let user = first.add_user(&address, Credentials::Locked, n as u64, AT).await.unwrap().id;
-        first.reserve_uids(user, FolderId::INBOX, 1_000, AT).await.unwrap();
+        first.reserve_uids(user, FolderId::INBOX, &Reservation::new(1_000, AT)).await.unwrap();
         let folder = |profile: &mut directory::Profile| profile.create_folder("Lists/Rust", None, AT);
         first.update_profile(user, folder).await.unwrap();
         first.add_alias(&format!("a{n:03}@example.org"), &[address]).await.unwrap();
@@ -72,7 +73,7 @@ async fn accounts_go_from_the_embedded_database_into_tikv_and_back() {
     for (n, user) in ids.iter().enumerate() {
         assert_eq!(last.resolve(&format!("a{n:03}@example.org")).await, Ok(vec![*user]));
         let before = first.profile(*user).await.unwrap();
-        let (_, block) = last.reserve_uids(*user, FolderId::INBOX, 1, AT).await.unwrap();
+        let (_, block) = last.reserve_uids(*user, FolderId::INBOX, &Reservation::new(1, AT)).await.unwrap();
         assert!(block.first > before.folders[&FolderId::INBOX].next_uid);
     }
 }

@@ -23,6 +23,7 @@ use crate::password::Credentials;
 use crate::profile::{CodecError, Profile, ProfileError};
 use crate::record::{DatabaseError, Key, Kind, Read, Records, Token};
 use bytes::Bytes;
+use cluster::mailbox::Reservation;
 use cluster::{FolderId, Timestamp, UidBlock, UserId};
 use serde::{Deserialize, Serialize};
 
@@ -167,10 +168,9 @@ impl<R: Records> Accounts<R> {
         &self,
         user: UserId,
         folder: FolderId,
-        count: u32,
-        at: Timestamp,
+        asked: &Reservation,
     ) -> Result<(Profile, UidBlock), AccountError> {
-        self.update_profile(user, |profile| profile.reserve_uids(folder, count, at)).await
+        self.update_profile(user, |profile| profile.reserve_uids(folder, asked)).await
     }
 
     /// Makes an account.

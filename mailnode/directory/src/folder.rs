@@ -1,6 +1,7 @@
 //! A folder of a user, its name, and the numbers that belong to it.
 
-use cluster::{FolderId, Timestamp, UidBlock};
+use cluster::mailbox::Reservation;
+use cluster::{FolderId, UidBlock};
 use serde::{Deserialize, Serialize};
 
 /// Separates the levels of a folder's name.
@@ -62,7 +63,7 @@ impl Folder {
         Self { id, name, special_use, uid_validity, uid_blocks: Vec::new(), next_uid: 1 }
     }
 
-    /// Reserves `count` UIDs above all earlier ones.
+    /// Reserves UIDs above all earlier ones.
     ///
     /// Blocks are remembered so that a number from a lower block, given after a higher block was reserved, is
     /// known to be stale (`cluster::mailbox`). What two managers numbered at once turns up when they meet
@@ -70,11 +71,12 @@ impl Folder {
     ///
     /// # Errors
     /// [`UidsUsedUp`].
-    pub fn reserve(&mut self, count: u32, at: Timestamp) -> Result<UidBlock, UidsUsedUp> {
+    pub fn reserve(&mut self, asked: &Reservation) -> Result<UidBlock, UidsUsedUp> {
+        let Reservation { count, at, .. } = *asked;
         let first = self.next_uid.max(1);
         let last = first.checked_add(count.max(1) - 1).filter(|last| *last < u32::MAX).ok_or(UidsUsedUp)?;
-        let block = UidBlock { first, last, reserved: at };
-        self.uid_blocks.push(block);
+        let block = UidBlock { first, last, reserved: at, known: asked.known.clone() };
+        self.uid_blocks.push(block.clone());
         self.next_uid = last + 1;
         let old = at.unix_millis().saturating_sub(BLOCK_MEMORY_MILLIS);
         while self.uid_blocks.len() > BLOCKS
@@ -139,7 +141,7 @@ pub fn is_inferior(name: &str, above: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cluster::NodeId;
+    use cluster::{NodeId, Timestamp};
 
     fn at(millis: u64) -> Timestamp {
         Timestamp { ticks: millis << 16, node: NodeId(1) }
@@ -164,14 +166,14 @@ mod tests {
         let mut folder = Folder::new(FolderId(2), "x", None, 7);
         let mut last = 0;
         for n in 0..200 {
-            let block = folder.reserve(1_000, at(n * 1_000)).unwrap();
+            let block = folder.reserve(&Reservation::new(1_000, at(n * 1_000))).unwrap();
             assert_eq!(block.first, last + 1);
             last = block.last;
             assert_eq!(folder.next_uid, last + 1);
         }
         assert_eq!(folder.uid_blocks.len(), BLOCKS);
-        folder.reserve(1, at(10 * BLOCK_MEMORY_MILLIS)).unwrap();
+        folder.reserve(&Reservation::new(1, at(10 * BLOCK_MEMORY_MILLIS))).unwrap();
         assert_eq!(folder.uid_blocks.len(), RECENT_BLOCKS);
-        assert_eq!(folder.reserve(u32::MAX, at(0)), Err(UidsUsedUp));
+        assert_eq!(folder.reserve(&Reservation::new(u32::MAX, at(0))), Err(UidsUsedUp));
     }
 }

@@ -11,6 +11,7 @@ mod transfer;
 use crate::address::Address;
 use crate::folder::{Folder, INBOX, NameError, SpecialUse, UidsUsedUp, is_inferior, normal_name, superiors};
 use crate::password::Credentials;
+use cluster::mailbox::Reservation;
 use cluster::{FolderId, FolderTable, Timestamp, UidBlock, UserId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -233,17 +234,12 @@ impl Profile {
         self.subscriptions.iter().map(String::as_str)
     }
 
-    /// Reserves UIDs of a folder.
+    /// Reserves UIDs of a folder ([`Folder::reserve`]).
     ///
     /// # Errors
     /// If there is no such folder, or its UIDs are used up.
-    pub fn reserve_uids(
-        &mut self,
-        folder: FolderId,
-        count: u32,
-        at: Timestamp,
-    ) -> Result<UidBlock, ProfileError> {
-        Ok(self.folders.get_mut(&folder).ok_or(ProfileError::NotFound)?.reserve(count, at)?)
+    pub fn reserve_uids(&mut self, folder: FolderId, asked: &Reservation) -> Result<UidBlock, ProfileError> {
+        Ok(self.folders.get_mut(&folder).ok_or(ProfileError::NotFound)?.reserve(asked)?)
     }
 
     /// The record's bytes: a format version, then postcard.

@@ -155,6 +155,20 @@ pub struct Message<H> {
     pub handle: H,
 }
 
+/// Names a state of a folder to the backend that made it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Token(pub u64, pub u64);
+
+/// What a session shows of a folder, for a backend that cannot tell from a token (after a failover, say).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// UIDs of all messages, ascending.
+    pub uids: Vec<u32>,
+    /// The highest UID it ever knew.
+    pub highest_uid: u32,
+    pub highest_modseq: u64,
+}
+
 /// A folder as it is at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot<H> {
@@ -163,7 +177,7 @@ pub struct Snapshot<H> {
     /// At least 1.
     pub highest_modseq: u64,
     /// Names this state to [`Account::sync`].
-    pub token: u64,
+    pub token: Token,
     /// Ascending by UID.
     pub messages: Vec<Arc<Message<H>>>,
 }
@@ -181,7 +195,7 @@ pub enum Changes<H> {
 pub struct Delta<H> {
     pub uid_next: u32,
     pub highest_modseq: u64,
-    pub token: u64,
+    pub token: Token,
     /// New messages, and known ones with new flags, in any order.
     pub messages: Vec<Arc<Message<H>>>,
     /// UIDs that are gone.
@@ -258,11 +272,13 @@ pub trait Account: Send + Sync + 'static {
     fn open(&self, folder: u32) -> impl Future<Output = Result<Snapshot<Self::Handle>, Error>> + Send;
 
     /// What changed since `token`, which came from the last `open` or `sync` of this folder. Called after nearly every command:
-    /// must cost next to nothing if nothing changed.
+    /// must cost next to nothing if nothing changed. A backend that does not know the token asks what is `shown`, and gives new UIDs to
+    /// messages that are not in it and would appear below its highest.
     fn sync(
         &self,
         folder: u32,
-        token: u64,
+        token: Token,
+        shown: impl FnOnce() -> Shown + Send,
     ) -> impl Future<Output = Result<Changes<Self::Handle>, Error>> + Send;
 
     /// Resolves when the opened folder may have changed since the last `sync`. May be dropped and called again at any time without

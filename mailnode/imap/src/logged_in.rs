@@ -73,7 +73,7 @@ impl<A: Account> LoggedIn<A> {
     /// As [`LoggedIn::sync`], for commands that must not go on without.
     pub async fn sync_now(&mut self) -> Result<Result<(), Gone>, Error> {
         let Some(mailbox) = &mut self.selected else { return Ok(Ok(())) };
-        match self.account.sync(mailbox.folder, mailbox.token).await {
+        match self.account.sync(mailbox.folder, mailbox.token, || mailbox.shown()).await {
             Ok(changes) => Ok(mailbox.apply(changes).map_err(|_| Gone)),
             Err(Error::NotFound) => Ok(Err(Gone)),
             Err(error) => Err(error),

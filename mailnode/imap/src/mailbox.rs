@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::backend::{Changes, Message, Snapshot};
+use crate::backend::{Changes, Message, Shown, Snapshot, Token};
 use crate::flags::Flags;
 use crate::syntax::sequence::{Ranges, SequenceSet};
 
@@ -24,7 +24,7 @@ pub struct Mailbox<H> {
     pub uid_validity: u32,
     pub uid_next: u32,
     pub highest_modseq: u64,
-    pub token: u64,
+    pub token: Token,
     messages: Vec<Arc<Message<H>>>,
     /// The highest UID ever in `messages`.
     horizon: u32,
@@ -156,6 +156,16 @@ impl<H> Mailbox<H> {
                 self.keywords.insert(keyword.to_owned());
                 self.keywords_announced = false;
             }
+        }
+    }
+
+    /// What this session shows, but for what it knows to be gone.
+    pub fn shown(&self) -> Shown {
+        let uids = self.messages.iter().map(|message| message.uid);
+        Shown {
+            uids: uids.filter(|uid| !self.vanished.contains(uid)).collect(),
+            highest_uid: self.horizon,
+            highest_modseq: self.highest_modseq,
         }
     }
 
@@ -301,7 +311,7 @@ mod tests {
 
     fn snapshot(uids: &[u32]) -> Snapshot<()> {
         let messages = uids.iter().map(|uid| message(*uid, 1, Flags::new())).collect();
-        Snapshot { uid_validity: 7, uid_next: 100, highest_modseq: 1, token: 1, messages }
+        Snapshot { uid_validity: 7, uid_next: 100, highest_modseq: 1, token: Token(0, 1), messages }
     }
 
     fn mailbox(uids: &[u32]) -> Mailbox<()> {
@@ -310,7 +320,7 @@ mod tests {
 
     fn delta(messages: Vec<Arc<Message<()>>>, vanished: &[u32]) -> Changes<()> {
         let vanished = vanished.to_vec();
-        Changes::Delta(Delta { uid_next: 100, highest_modseq: 9, token: 2, messages, vanished })
+        Changes::Delta(Delta { uid_next: 100, highest_modseq: 9, token: Token(0, 2), messages, vanished })
     }
 
     fn seen() -> Flags {

@@ -227,8 +227,13 @@ mod tests {
             internal_date: 880_178_106,
             handle: (),
         });
-        let snapshot =
-            Snapshot { uid_validity: 1, uid_next: 43, highest_modseq: 5, token: 0, messages: vec![message] };
+        let snapshot = Snapshot {
+            uid_validity: 1,
+            uid_next: 43,
+            highest_modseq: 5,
+            token: crate::backend::Token::default(),
+            messages: vec![message],
+        };
         Mailbox::new(1, "INBOX".into(), false, snapshot)
     }
 

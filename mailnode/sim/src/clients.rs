@@ -84,7 +84,11 @@ impl Clients {
             if let Some((ticket, asked)) = self.asked.remove(&id) {
                 let what = done.summary();
                 world.tell(format_args!("#{id} node-{} {what}", ticket.host));
+                let before = self.model.violations.len();
                 self.learn(asked, Some(done));
+                for violation in self.model.violations.iter().skip(before) {
+                    world.tell(format_args!("#{id} breaks {violation}"));
+                }
             }
         }
         let lost: Vec<u64> = self
@@ -180,7 +184,7 @@ impl Clients {
         } else {
             let seen = session.seen.entry(folder).or_default();
             let messages: Vec<Message> = seen.messages.values().cloned().collect();
-            let since = seen.highest_modseq;
+            let (since, shown) = (seen.mark, seen.shown());
             let mut chosen = Vec::new();
             for _ in 0..=self.dice.below(2) {
                 chosen.extend(self.dice.pick(&messages).cloned());
@@ -191,8 +195,8 @@ impl Clients {
             entries =
                 chosen.iter().map(|message| (message.uid, message.entry, message.internal_date)).collect();
             match self.dice.below(24) {
-                0..=5 => Work::Sync { user, folder, since, watch: alone },
-                6..=9 => Work::Sync { user, folder, since, watch: false },
+                0..=5 => Work::Sync { user, folder, since, shown, watch: alone },
+                6..=9 => Work::Sync { user, folder, since, shown, watch: false },
                 10..=14 if !uids.is_empty() => {
                     let flags = vec![flag(self.dice.below(5))];
                     Work::Store { user, folder, uids, flags, set: !self.dice.one_in(3) }
@@ -307,7 +311,7 @@ impl Clients {
             (Work::Open { folder, .. }, Some(Done::Opened(Ok(opened)))) => {
                 session.opened = true;
                 let seen = session.seen.entry(*folder).or_default();
-                self.model.opened(account, *folder, seen, &opened);
+                self.model.reopened(account, *folder, seen, &opened);
             }
             (Work::Open { .. }, Some(Done::Opened(Err(_)))) => session.folder = FolderId::INBOX,
             (Work::Sync { folder, .. }, Some(Done::Synced(Ok(changes)))) => {
@@ -330,6 +334,16 @@ impl Clients {
             (Work::Expunge { .. }, Some(Done::Expunged(Ok(gone)))) => {
                 for &(_, entry, _) in entries.iter().filter(|(uid, ..)| gone.contains(uid)) {
                     self.model.expunge_acknowledged(account, entry);
+                }
+            }
+            (Work::Copy { remove: false, .. }, done) if !matches!(done, Some(Done::Copied(Ok(_)))) => {
+                for (_, _, number) in entries {
+                    if let Some(sent) = self.model.accounts[account].sent.get_mut(number) {
+                        sent.copy_failed = true;
+                    }
+                }
+                if done.is_none() {
+                    self.sessions[index].opened = false;
                 }
             }
             (Work::Folders { .. }, Some(Done::Folders(Ok(folders)))) => session.folders = folders,

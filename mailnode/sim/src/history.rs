@@ -4,7 +4,7 @@
 use crate::clients::Clients;
 use crate::dice::Dice;
 use crate::faults::{Faults, Kinds};
-use crate::model::{Violation, same_view};
+use crate::model::{Violation, missed_change, same_view};
 use crate::replicas::disagreement;
 use crate::tamper::Tamper;
 use crate::trace::Trace;
@@ -68,6 +68,9 @@ struct History {
     world: World,
     clients: Clients,
     users: Vec<UserId>,
+    /// Two managers may have been at work at one time. What one of them did may then be found by a client that comes
+    /// back only when it looks at everything (docs/decisions/simulator.md).
+    divided: bool,
 }
 
 pub fn run(seed: u64, options: Options) -> Verdict {
@@ -101,7 +104,8 @@ pub fn run(seed: u64, options: Options) -> Verdict {
     };
     world.network.lock().tamper = options.tamper;
     let clients = Clients::new(dice.fork("clients"), &users, hosts);
-    let mut history = History { world, clients, users };
+    let divided = kinds != Kinds::None;
+    let mut history = History { world, clients, users, divided };
     let mut faults = Faults::new(dice.fork("faults"), kinds, &mut history.world);
     let end = history.world.now + length;
     while history.world.now < end {
@@ -270,8 +274,10 @@ impl History {
                     first = Some(mailbox);
                 }
                 Some(first) => {
-                    if shape(first) != shape(&mailbox) {
-                        let what = format!("node-{host} shows {user} other mail than node-0");
+                    let (was, now) = (shape(first), shape(&mailbox));
+                    if let Some((was, now)) = was.iter().zip(&now).find(|(was, now)| was != now) {
+                        let what =
+                            format!("node-{host} shows {user} other mail than node-0: {now:?}, not {was:?}");
                         self.clients.model.violate("convergent", what);
                     }
                 }
@@ -302,8 +308,16 @@ impl History {
             if !folders.iter().any(|info| info.id == folder) || seen.uid_validity == 0 {
                 continue;
             }
-            let since = seen.highest_modseq;
-            let synced = self.ask(0, Work::Sync { user, folder, since, watch: false });
+            if let Some(Done::Opened(Ok(opened))) = self.ask(0, Work::Open { user, folder })
+                && opened.uid_validity == seen.uid_validity
+                && !self.divided
+                && let Some(what) = missed_change(&seen, &opened)
+            {
+                let what = format!("a client that comes back to folder {folder:?} of {user}: {what}");
+                self.clients.model.violate("IMAP order", what);
+            }
+            let (since, shown) = (seen.mark, seen.shown());
+            let synced = self.ask(0, Work::Sync { user, folder, since, shown, watch: false });
             let Some(Done::Synced(Ok(changes))) = synced else { continue };
             self.clients.model.synced(account, folder, &mut seen, &changes);
             let Some(Done::Opened(Ok(opened))) = self.ask(0, Work::Open { user, folder }) else { continue };
@@ -345,5 +359,5 @@ fn shape(mailbox: &BTreeMap<FolderId, Opened>) -> Vec<(FolderId, u32, Vec<String
 }
 
 fn shortened(text: &str) -> String {
-    text.chars().take(120).collect()
+    text.chars().take(1200).collect()
 }

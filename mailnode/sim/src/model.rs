@@ -1,6 +1,7 @@
 //! What the clients know: which messages were acknowledged, what was tried, what sessions were shown. From it
 //! follows what must be true; a violation found while the history runs is noted at once.
 
+use cluster::mailbox::{Mark, Marks, Shown};
 use cluster::{EntryId, Flag, FolderId, UserId};
 use mailnode::wire::{FolderChanges, Message, Opened};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,8 @@ pub struct Sent {
     /// Somebody tried what may have removed it, or a copy of it.
     pub at_risk: bool,
     pub copies_tried: usize,
+    /// A copy failed: it may have been shown for a while, and is taken back.
+    pub copy_failed: bool,
 }
 
 /// Changes of one flag of one message.
@@ -64,6 +67,15 @@ pub struct SeenFolder {
     pub messages: BTreeMap<u32, Message>,
     ever: BTreeSet<u32>,
     pub highest_modseq: u64,
+    pub mark: Mark,
+}
+
+impl SeenFolder {
+    /// What the session says to a manager that does not know it.
+    pub fn shown(&self) -> Shown {
+        let highest = self.ever.last().copied().unwrap_or_default();
+        Shown::new(self.messages.keys().copied(), highest, self.highest_modseq)
+    }
 }
 
 #[derive(Default)]
@@ -109,13 +121,19 @@ impl Model {
         });
     }
 
-    /// A session opened a folder.
-    pub fn opened(&mut self, account: usize, folder: FolderId, seen: &mut SeenFolder, opened: &Opened) {
+    /// A session began, and opened a folder of which the client remembers something.
+    pub fn reopened(&mut self, account: usize, folder: FolderId, seen: &mut SeenFolder, opened: &Opened) {
+        // Only within a session does HIGHESTMODSEQ never go back; `missed_changes` is what clients rely on.
+        seen.highest_modseq = 0;
+        self.opened(account, folder, seen, opened);
+    }
+
+    fn opened(&mut self, account: usize, folder: FolderId, seen: &mut SeenFolder, opened: &Opened) {
         if seen.uid_validity != opened.uid_validity {
             *seen = SeenFolder { uid_validity: opened.uid_validity, ..SeenFolder::default() };
         }
         seen.messages.clear();
-        self.news(account, folder, seen, &opened.messages, opened.highest_modseq);
+        self.news(account, folder, seen, &opened.messages, opened.marks);
     }
 
     pub fn synced(
@@ -127,11 +145,12 @@ impl Model {
     ) {
         match changes {
             FolderChanges::Everything(all) => self.opened(account, folder, seen, all),
-            FolderChanges::Delta { highest_modseq, upserts, vanished, .. } => {
+            FolderChanges::Unknown => {}
+            FolderChanges::Delta { marks, upserts, vanished } => {
                 for uid in vanished {
                     seen.messages.remove(uid);
                 }
-                self.news(account, folder, seen, upserts, *highest_modseq);
+                self.news(account, folder, seen, upserts, *marks);
             }
         }
     }
@@ -142,7 +161,7 @@ impl Model {
         folder: FolderId,
         seen: &mut SeenFolder,
         messages: &[Message],
-        highest_modseq: u64,
+        Marks { highest_modseq, mark, .. }: Marks,
     ) {
         if highest_modseq < seen.highest_modseq {
             let what =
@@ -150,6 +169,7 @@ impl Model {
             self.violate("IMAP order", what);
         }
         seen.highest_modseq = seen.highest_modseq.max(highest_modseq);
+        seen.mark = mark;
         let before = seen.ever.last().copied().unwrap_or_default();
         for message in messages {
             if message.uid <= before && !seen.ever.contains(&message.uid) {
@@ -253,7 +273,8 @@ impl Model {
         for (id, known) in &account.entries {
             let there = by_entry.get(id);
             let sent = account.sent.get(&known.number);
-            let endangered = known.at_risk || sent.is_none_or(|sent| sent.at_risk || !sent.acknowledged);
+            let endangered = known.at_risk
+                || sent.is_none_or(|sent| sent.at_risk || sent.copy_failed || !sent.acknowledged);
             if there.is_none() && !endangered {
                 broken.push((
                     "durable",
@@ -298,6 +319,17 @@ impl Account {
     }
 }
 
+/// A change that a client which comes back would miss, since it asks for what has a higher MODSEQ than it
+/// remembers (RFC 7162 3.1.4.1).
+pub fn missed_change(seen: &SeenFolder, opened: &Opened) -> Option<String> {
+    let missed = opened.messages.iter().find(|message| {
+        let known = seen.messages.get(&message.uid);
+        known.is_some_and(|known| known.flags != message.flags) && message.modseq <= seen.highest_modseq
+    })?;
+    let (uid, modseq, told) = (missed.uid, missed.modseq, seen.highest_modseq);
+    Some(format!("UID {uid} changed with MODSEQ {modseq}, and {told} had been told"))
+}
+
 /// Whether a client that only ever synced sees what a new one is shown.
 pub fn same_view(seen: &SeenFolder, opened: &Opened) -> Result<(), String> {
     let shown: BTreeMap<u32, &Message> =
@@ -340,7 +372,8 @@ mod tests {
     }
 
     fn opened(messages: Vec<Message>) -> Opened {
-        Opened { uid_validity: 1, uid_next: 100, highest_modseq: 1, messages }
+        let marks = Marks { uid_next: 100, highest_modseq: 1, mark: Mark { index: 1, sequence: 1 } };
+        Opened { uid_validity: 1, marks, messages }
     }
 
     /// One account that was sent messages 1 and 2, both acknowledged and shown.
@@ -351,7 +384,7 @@ mod tests {
             model.accounts[0].sent.insert(number, sent);
         }
         let mut seen = SeenFolder::default();
-        model.opened(0, INBOX, &mut seen, &opened(vec![message(1, 1), message(2, 2)]));
+        model.reopened(0, INBOX, &mut seen, &opened(vec![message(1, 1), message(2, 2)]));
         model
     }
 
@@ -407,8 +440,8 @@ mod tests {
     fn somebody_elses_message_a_reused_uid_and_one_below_those_shown_are_found() {
         let mut model = model();
         let mut seen = SeenFolder::default();
-        model.opened(0, INBOX, &mut seen, &opened(vec![message(3, 3)]));
-        model.opened(0, INBOX, &mut seen, &opened(vec![message(1, 2)]));
+        model.reopened(0, INBOX, &mut seen, &opened(vec![message(3, 3)]));
+        model.reopened(0, INBOX, &mut seen, &opened(vec![message(1, 2)]));
         let invariants: Vec<_> = model.violations.iter().map(|violation| violation.invariant).collect();
         assert_eq!(invariants, ["isolation", "IMAP order", "IMAP order"]);
     }

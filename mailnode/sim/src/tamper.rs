@@ -2,6 +2,8 @@
 //! unless a test asks for one.
 
 use bytes::Bytes;
+use cluster::Timestamp;
+use cluster::mailbox::Marks;
 use mailnode::wire::{FolderChanges, Request, Response, Updated, UserReply, decode, encode};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,8 +24,8 @@ pub enum Tamper {
     NoBodies,
 }
 
-fn coded(response: &Response) -> (Bytes, Bytes) {
-    encode(response, Bytes::new()).unwrap_or_default()
+fn coded(clock: Timestamp, response: &Response) -> (Bytes, Bytes) {
+    encode(clock, response, Bytes::new()).unwrap_or_default()
 }
 
 impl Tamper {
@@ -32,7 +34,9 @@ impl Tamper {
         if matches!(self, Self::Nothing | Self::ShiftUids(_) | Self::OldModseq | Self::NoBodies) {
             return Some((head, body));
         }
-        let Ok((request, bytes)) = decode::<Request>(&head, body.clone()) else { return Some((head, body)) };
+        let Ok((clock, request, bytes)) = decode::<Request>(&head, body.clone()) else {
+            return Some((head, body));
+        };
         let changed = match (&*self, request) {
             (Self::DropStores, Request::Store { .. }) => Request::Store { entries: Vec::new() },
             (Self::DropUpdates, Request::Update { entries }) => {
@@ -50,7 +54,7 @@ impl Tamper {
             }
             _ => return Some((head, body)),
         };
-        encode(&changed, bytes).ok()
+        encode(clock, &changed, bytes).ok()
     }
 
     /// What arrives of an answer.
@@ -58,32 +62,30 @@ impl Tamper {
         if matches!(self, Self::Nothing | Self::DropStores | Self::DeafHost(_)) {
             return (head, body);
         }
-        let Ok((response, bytes)) = decode::<Response>(&head, body.clone()) else { return (head, body) };
+        let Ok((clock, response, _)) = decode::<Response>(&head, body.clone()) else { return (head, body) };
         match (self, response) {
             (Self::ShiftUids(count), Response::User(UserReply::Opened(mut opened))) => {
                 *count += 1;
                 if *count % 3 == 0 {
                     opened.messages.iter_mut().for_each(|message| message.uid += 1);
                 }
-                coded(&Response::User(UserReply::Opened(opened)))
+                coded(clock, &Response::User(UserReply::Opened(opened)))
             }
             (
                 Self::OldModseq,
-                Response::User(UserReply::Changes(FolderChanges::Delta {
-                    uid_next, upserts, vanished, ..
-                })),
+                Response::User(UserReply::Changes(FolderChanges::Delta { marks, upserts, vanished })),
             ) => {
-                let delta = FolderChanges::Delta { uid_next, highest_modseq: 1, upserts, vanished };
-                coded(&Response::User(UserReply::Changes(delta)))
+                let marks = Marks { highest_modseq: 1, ..marks };
+                let delta = FolderChanges::Delta { marks, upserts, vanished };
+                coded(clock, &Response::User(UserReply::Changes(delta)))
             }
-            (Self::NoBodies, Response::Blob) => (coded(&Response::Blob).0, Bytes::from_static(b"rubbish")),
+            (Self::NoBodies, Response::Blob) => {
+                (coded(clock, &Response::Blob).0, Bytes::from_static(b"rubbish"))
+            }
             (Self::DropUpdates, Response::Updated(outcomes)) => {
-                coded(&Response::Updated(outcomes.iter().map(|_| Updated::Same).collect()))
+                coded(clock, &Response::Updated(outcomes.iter().map(|_| Updated::Same).collect()))
             }
-            _ => {
-                let _ = bytes;
-                (head, body)
-            }
+            _ => (head, body),
         }
     }
 }

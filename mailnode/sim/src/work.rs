@@ -1,6 +1,6 @@
 //! What clients ask of a node, and what comes back: the node's own delivery and session code, without sockets.
 
-use cluster::mailbox::FlagChange;
+use cluster::mailbox::{FlagChange, Mark, Shown};
 use cluster::{Entry, Flag, FolderId, UserId};
 use mailnode::delivery::{self, Recipient};
 use mailnode::node::Node;
@@ -39,7 +39,8 @@ pub enum Work {
     Sync {
         user: UserId,
         folder: FolderId,
-        since: u64,
+        since: Mark,
+        shown: Shown,
         watch: bool,
     },
     Store {
@@ -99,14 +100,18 @@ impl Done {
             Self::Changed(outcome) => said(outcome, |()| "changed".into()),
             Self::Opened(outcome) => said(outcome, |opened| {
                 let uids: Vec<u32> = opened.messages.iter().map(|message| message.uid).collect();
-                format!("UIDs {uids:?}, next {}", opened.uid_next)
+                format!("UIDs {uids:?}, next {}", opened.marks.uid_next)
             }),
             Self::Synced(outcome) => said(outcome, |changes| match changes {
                 FolderChanges::Delta { upserts, vanished, .. } => {
                     let uids: Vec<u32> = upserts.iter().map(|message| message.uid).collect();
                     format!("changed {uids:?}, gone {vanished:?}")
                 }
-                FolderChanges::Everything(all) => format!("everything: {}", all.messages.len()),
+                FolderChanges::Everything(all) => {
+                    let uids: Vec<u32> = all.messages.iter().map(|message| message.uid).collect();
+                    format!("everything: {uids:?}")
+                }
+                FolderChanges::Unknown => "unknown".into(),
             }),
             Self::Stored(outcome) => said(outcome, |(changes, _)| format!("{} messages", changes.len())),
             Self::Expunged(outcome) => said(outcome, |gone| format!("gone {gone:?}")),
@@ -162,13 +167,13 @@ pub async fn run(node: Arc<Node>, work: Work) -> Done {
         Work::Folders { user } => Done::Folders(mail(user).folders().await),
         Work::Change { user, op } => Done::Changed(mail(user).change_folders(op).await),
         Work::Open { user, folder } => Done::Opened(mail(user).open(folder).await),
-        Work::Sync { user, folder, since, watch } => {
+        Work::Sync { user, folder, since, shown, watch } => {
             let mail = mail(user);
             if watch {
                 let mut news = mail.watch();
                 let _ = tokio::time::timeout(WATCH, news.changed()).await;
             }
-            Done::Synced(mail.sync(folder, since).await)
+            Done::Synced(mail.sync(folder, since, || shown).await)
         }
         Work::Store { user, folder, uids, flags, set } => {
             let change = if set { FlagChange::Add(flags) } else { FlagChange::Remove(flags) };

@@ -341,6 +341,16 @@ impl Config {
     pub fn advertised_rpc(&self) -> String {
         self.cluster.advertise.clone().unwrap_or_else(|| self.listeners.rpc.to_string())
     }
+
+    /// Where others reach the admin API. A listener on all addresses is reached where the peers connect to.
+    pub fn advertised_http(&self) -> String {
+        let http = self.listeners.http;
+        let host = self.cluster.advertise.as_ref().and_then(|advertise| advertise.rsplit_once(':'));
+        match host {
+            Some((host, _)) if http.ip().is_unspecified() => format!("{host}:{}", http.port()),
+            _ => http.to_string(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -441,5 +451,14 @@ mod tests {
         let config = Config::parse(&text, &identity).unwrap();
         assert_eq!((config.name.as_str(), config.zone.clone()), ("mail-2", None));
         assert_eq!(config.advertised_rpc(), "mail-2.mail-nodes.post.svc:7001");
+        assert_eq!(config.advertised_http(), "127.0.0.1:8001");
+    }
+
+    #[test]
+    fn a_listener_on_all_addresses_is_advertised_under_the_nodes_own_name() {
+        let text = EXAMPLE.replace("http: 127.0.0.1:8001", "http: 0.0.0.0:8001");
+        let advertise = Some("mail-2.mail-nodes.post.svc:7001".into());
+        let config = Config::parse(&text, &Identity { advertise, ..Identity::default() }).unwrap();
+        assert_eq!(config.advertised_http(), "mail-2.mail-nodes.post.svc:8001");
     }
 }

@@ -7,7 +7,9 @@ use cluster::BlobId;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// From the start to the first round, and between two.
+/// From the start to the first look for bodies that the log did not give back.
+const FIRST_LOOK: Duration = Duration::from_secs(20);
+/// From there to the first round, and between two.
 const FIRST_ROUND: Duration = Duration::from_secs(3_600);
 const ROUND: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Bytes a second that are read.
@@ -58,6 +60,10 @@ async fn refill(node: &Arc<Node>, id: BlobId) -> Option<bool> {
 
 /// Reads everything, slowly, until the node stops.
 pub async fn scrub(node: &Arc<Node>) {
+    tokio::time::sleep(about(FIRST_LOOK)).await;
+    if let Err(failure) = look(node).await {
+        tracing::warn!(%failure, "not all entries could be looked at for missing bodies");
+    }
     tokio::time::sleep(about(FIRST_ROUND)).await;
     loop {
         match round(node).await {
@@ -68,17 +74,22 @@ pub async fn scrub(node: &Arc<Node>) {
     }
 }
 
-async fn round(node: &Arc<Node>) -> Result<u64, crate::wire::Failure> {
+/// Which entries have no body here?
+async fn look(node: &Arc<Node>) -> Result<(), crate::wire::Failure> {
     let mut after = None;
     loop {
         let page = blocking(node, move |node| node.store.copies(after, PAGE)).await?;
-        let Some(last) = page.last() else { break };
+        let Some(last) = page.last() else { return Ok(()) };
         after = Some((last.user, last.id));
         for entry in page.iter().filter(|entry| !node.store.has_blob(entry.blob.id).unwrap_or(true)) {
             node.healing.body_missing(entry.blob.id);
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+async fn round(node: &Arc<Node>) -> Result<u64, crate::wire::Failure> {
+    look(node).await?;
     let (mut after, mut bodies) = (None, 0);
     loop {
         let page = blocking(node, move |node| node.store.blobs(after, PAGE)).await?;

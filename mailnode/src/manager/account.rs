@@ -6,7 +6,8 @@ use super::{UserCell, lock};
 use crate::environment;
 use crate::node::Node;
 use crate::wire::{Failure, Password, UserOp, UserReply};
-use cluster::{FolderId, Timestamp, UidBlock, UserId};
+use cluster::mailbox::Reservation;
+use cluster::{FolderId, UidBlock, UserId};
 use directory::{Profile, Renamed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -66,10 +67,9 @@ impl ProfileCache {
         node: &Arc<Node>,
         user: UserId,
         folder: FolderId,
-        count: u32,
-        at: Timestamp,
+        asked: &Reservation,
     ) -> Result<(Arc<Profile>, UidBlock), Failure> {
-        let (profile, block) = node.users.reserve_uids(user, folder, count, at).await?;
+        let (profile, block) = node.users.reserve_uids(user, folder, asked).await?;
         Ok((self.put(profile), block))
     }
 }
@@ -163,7 +163,7 @@ async fn move_inbox(
         return Ok(());
     }
     reserve(node, cell, mailbox, target, uids.len() as u32).await?;
-    let moved = mailbox.index.plan_move(FolderId::INBOX, &uids, target, node.clock.now());
+    let moved = mailbox.index.plan_move(FolderId::INBOX, &uids, target, mailbox.stamp(node));
     let moved = moved.map_err(|_| Failure::Temporary("no UIDs could be reserved; try again".into()))?;
     let (_, complete) = make_durable(node, mailbox, moved.entries).await;
     notify(node, cell);

@@ -7,7 +7,7 @@ use crate::node::Node;
 use crate::wire::{Request, Response};
 use cluster::{Bucket, Entry, Incarnation, MailMap, NodeId, UserId};
 use futures_util::future::join_all;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -40,10 +40,23 @@ impl BucketKnowledge {
 
     /// The user's mail map, complete as far as the members that can be reached are concerned.
     pub async fn mail_map(&self, node: &Arc<Node>, user: UserId) -> MailMap {
+        self.mail_map_and_answered(node, user).await.0
+    }
+
+    /// And the members that said whether they hold a fragment.
+    pub async fn mail_map_and_answered(&self, node: &Arc<Node>, user: UserId) -> (MailMap, BTreeSet<NodeId>) {
         let bucket = Bucket::of_user(user);
         self.ask(node, &[bucket]).await;
         let buckets = lock(&self.buckets);
-        buckets.get(&bucket).and_then(|bucket| bucket.maps.get(&user)).cloned().unwrap_or_default()
+        let Some(known) = buckets.get(&bucket) else { return Default::default() };
+        (known.maps.get(&user).cloned().unwrap_or_default(), known.asked.keys().copied().collect())
+    }
+
+    /// What members said of a bucket may be old: deliveries are told to its manager, and that is somebody else.
+    pub fn doubt(&self, bucket: Bucket) {
+        if let Some(maps) = lock(&self.buckets).get_mut(&bucket) {
+            maps.asked.clear();
+        }
     }
 
     /// After a change of view: drops buckets that are not ours, asks for those we gained.

@@ -2,9 +2,11 @@
 //! durable, watchers told.
 
 use super::{UserCell, lock};
+use crate::environment;
 use crate::node::Node;
 use crate::wire::{Failure, Numbered, Request, Response};
-use cluster::{Entry, FolderId, Incarnation, MailboxIndex, NodeId, UserId};
+use cluster::mailbox::Reservation;
+use cluster::{Bucket, Entry, FolderId, Incarnation, MailboxIndex, NodeId, Timestamp, UserId};
 use directory::Profile;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +20,7 @@ const FRAGMENT_DEADLINE: Duration = Duration::from_secs(5);
 const UID_BLOCK: u32 = 1_000;
 /// A node that stands in for the manager cannot know what the manager does: it looks again this often.
 const STAND_IN_FRESHNESS: Duration = Duration::from_millis(500);
+const NUMBER_AGAIN: Duration = Duration::from_millis(500);
 /// How long an operation waits for what it needs to number new messages (a reservation needs the user
 /// database, which may be waiting for a change of view).
 pub const PATIENCE: Duration = Duration::from_secs(4);
@@ -27,6 +30,10 @@ pub struct Mailbox {
     begun: bool,
     /// The fragments in the index, by node and life of the node.
     built_from: BTreeMap<NodeId, Incarnation>,
+    /// Nodes whose fragment is not in the index, if they may have all copies of a message.
+    unread: Vec<NodeId>,
+    /// UIDs could not be made durable: not before this is it tried again.
+    number_again: Option<Instant>,
     fetched: Option<Instant>,
     /// The profile whose reservations the index knows.
     profile: Option<Arc<Profile>>,
@@ -34,15 +41,40 @@ pub struct Mailbox {
 
 impl Mailbox {
     pub fn new(user: UserId) -> Self {
-        let index = MailboxIndex::new(user);
-        Self { index, begun: false, built_from: BTreeMap::new(), fetched: None, profile: None }
+        Self {
+            index: MailboxIndex::new(user, environment::random()),
+            begun: false,
+            built_from: BTreeMap::new(),
+            unread: Vec::new(),
+            number_again: None,
+            fetched: None,
+            profile: None,
+        }
     }
 
-    /// Before anything is learned.
-    fn begin(&mut self, node: &Node) {
-        if !std::mem::replace(&mut self.begun, true) {
-            self.index.begin_at(node.clock.now());
+    /// Lowest UIDs first: what comes together must not be shown in another order, or the lower ones would have to be
+    /// renumbered.
+    fn learn(&mut self, mut entries: Vec<Entry>) {
+        entries.sort_by_key(|entry| entry.location.uid.map_or(u32::MAX, |uid| uid.number));
+        for entry in entries {
+            self.index.learn(entry);
         }
+    }
+
+    /// When the fragments were read and before anything is shown.
+    fn begin(&mut self) {
+        if !std::mem::replace(&mut self.begun, true) {
+            self.index.begin();
+        }
+    }
+
+    /// A stamp for changes: above every MODSEQ that was shown.
+    pub fn stamp(&self, node: &Node) -> Timestamp {
+        let shown = Timestamp { ticks: self.index.highest_modseq(), node: node.id };
+        if let Err(error) = node.clock.observe(shown) {
+            tracing::error!(%error, "a MODSEQ is far in the future");
+        }
+        node.clock.now()
     }
 
     fn know(&mut self, profile: &Arc<Profile>) {
@@ -74,51 +106,79 @@ pub async fn refresh(
         // From here on deliveries are noted; those from before are in the fragments that are fetched next.
         incoming.wanted = true;
     }
-    mailbox.begin(node);
     fetch_fragments(node, cell, mailbox).await?;
+    mailbox.begin();
     let profile = cell.profile.current(node, cell.user).await?;
-    for entry in std::mem::take(&mut lock(&cell.incoming).entries) {
-        mailbox.index.learn(entry);
-    }
+    let incoming = std::mem::take(&mut lock(&cell.incoming).entries);
+    mailbox.learn(incoming);
     mailbox.know(&profile);
+    let profile = if mailbox.index.is_behind() {
+        // Another manager is, or was, at work: which of our numbers count is in the profile only.
+        let fresh = cell.profile.refreshed(node, cell.user).await?;
+        mailbox.know(&fresh);
+        fresh
+    } else {
+        profile
+    };
+    Ok(settle_and_notify(node, cell, mailbox, profile).await)
+}
+
+/// UIDs and MODSEQs for what waits for them; watchers are told. Returns the profile, which may be newer.
+pub async fn settle_and_notify(
+    node: &Arc<Node>,
+    cell: &UserCell,
+    mailbox: &mut Mailbox,
+    profile: Arc<Profile>,
+) -> Arc<Profile> {
     let (profile, changed) = settle(node, cell, mailbox, profile).await;
     if !changed.is_empty() {
         notify(node, cell);
     }
-    Ok(profile)
+    profile
 }
 
 async fn fetch_fragments(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbox) -> Result<(), Failure> {
     let standing_in = !node.topology.is_manager(cell.user);
     if standing_in && mailbox.fetched.is_none_or(|at| at.elapsed() > STAND_IN_FRESHNESS) {
         mailbox.built_from.clear();
+        node.manager.knowledge.doubt(Bucket::of_user(cell.user));
     }
-    let map = node.manager.knowledge.mail_map(node, cell.user).await;
+    let (map, answered) = node.manager.knowledge.mail_map_and_answered(node, cell.user).await;
     let missing: Vec<(NodeId, Incarnation)> = node
         .topology
         .readable()
         .into_iter()
         .filter(|(member, life)| map.contains(*member) && mailbox.built_from.get(member) != Some(life))
         .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
     let fetched = join_all(missing.iter().map(|(member, _)| fragment(node, *member, cell.user))).await;
     let mut failed = 0;
+    let mut news = Vec::new();
     for ((member, life), fragment) in missing.iter().zip(fetched) {
         match fragment {
             Ok(entries) => {
-                for entry in entries {
-                    // What we write from here on is later than what is written there.
-                    let _ = node.clock.observe(entry.latest());
-                    mailbox.index.learn(entry);
-                }
+                news.extend(entries);
                 mailbox.built_from.insert(*member, *life);
             }
             Err(_) => failed += 1,
         }
     }
-    mailbox.fetched = Some(Instant::now());
+    for entry in &news {
+        // What we write from here on is later than what is written there.
+        let _ = node.clock.observe(entry.latest());
+    }
+    mailbox.learn(news);
+    if !missing.is_empty() || mailbox.fetched.is_none() {
+        mailbox.fetched = Some(Instant::now());
+    }
+    let view = &node.topology.now().view;
+    let unread = view.members.iter().map(|member| member.id).filter(|id| {
+        let holds_nothing = answered.contains(id) && !map.contains(*id);
+        !mailbox.built_from.contains_key(id) && !holds_nothing
+    });
+    mailbox.unread = unread.collect();
+    if mailbox.unread.len() < node.settings.replication.min_copies {
+        mailbox.unread.clear();
+    }
     if failed > 0 && mailbox.built_from.is_empty() {
         return Err(Failure::Temporary("the nodes that hold this mailbox do not answer; try again".into()));
     }
@@ -152,6 +212,9 @@ async fn settle(
     mut profile: Arc<Profile>,
 ) -> (Arc<Profile>, BTreeSet<FolderId>) {
     let mut changed = BTreeSet::new();
+    if mailbox.number_again.is_some_and(|at| Instant::now() < at) {
+        return (profile, changed);
+    }
     for _ in 0..3 {
         let mut table = profile.folder_table();
         if !mailbox.index.has_unsettled(&table) {
@@ -172,11 +235,17 @@ async fn settle(
                 profile = fresh;
             }
         }
-        let plan = mailbox.index.number(node.clock.now(), &table);
+        let plan = mailbox.index.number(mailbox.stamp(node), &table);
         if plan.is_empty() {
             break;
         }
-        changed.extend(make_durable(node, mailbox, plan).await.0);
+        let (shown, complete) = make_durable(node, mailbox, plan).await;
+        changed.extend(shown);
+        if !complete {
+            // Each try costs a block of UIDs.
+            mailbox.number_again = Some(Instant::now() + NUMBER_AGAIN);
+            break;
+        }
     }
     (profile, changed)
 }
@@ -191,8 +260,9 @@ pub async fn reserve(
 ) -> Result<Arc<Profile>, Failure> {
     let begun = Instant::now();
     loop {
-        let at = node.clock.now();
-        match cell.profile.reserve_uids(node, cell.user, folder, count, at).await {
+        let known = mailbox.index.known(folder, &mailbox.unread);
+        let asked = Reservation { count, known, at: mailbox.stamp(node) };
+        match cell.profile.reserve_uids(node, cell.user, folder, &asked).await {
             Ok((profile, block)) => {
                 mailbox.know(&profile);
                 mailbox.index.add_block(folder, block);
@@ -206,6 +276,27 @@ pub async fn reserve(
     }
 }
 
+/// Before a folder is shown to a session: if messages may be missing because too many nodes are away, whoever
+/// manages the mailbox later must know it, so that they are not put below what is shown now.
+///
+/// # Errors
+/// If it cannot be written down.
+pub async fn admit_unread(
+    node: &Arc<Node>,
+    cell: &UserCell,
+    mailbox: &mut Mailbox,
+    folder: FolderId,
+) -> Result<(), Failure> {
+    let unread = mailbox.unread.clone();
+    if mailbox.index.admits(folder, &unread) {
+        return Ok(());
+    }
+    if node.topology.readable().iter().any(|(member, _)| unread.contains(member)) {
+        return Err(Failure::Temporary("too few nodes that hold this mailbox answered; try again".into()));
+    }
+    reserve(node, cell, mailbox, folder, UID_BLOCK).await.map(|_| ())
+}
+
 /// Step 2 and 3 of every change: planned entries to their replicas, then visible. Returns the folders that
 /// changed and whether all of the plan is durable.
 pub async fn make_durable(
@@ -214,11 +305,17 @@ pub async fn make_durable(
     plan: Vec<Entry>,
 ) -> (BTreeSet<FolderId>, bool) {
     let pushed = node.replication.push(node, plan).await;
-    let complete = pushed.lost.is_empty();
-    mailbox.index.abandon(&pushed.lost);
-    let changed = mailbox.index.commit(pushed.durable);
-    for entry in pushed.newer {
-        mailbox.index.learn(entry);
+    let complete = pushed.lost.is_empty() && pushed.endangered.is_empty();
+    let index = &mut mailbox.index;
+    index.give_up(&pushed.lost);
+    index.give_up(&pushed.endangered);
+    index.abandon(&pushed.lost);
+    // What is on a disk can be seen by whoever reads the fragments: it is shown, but not acknowledged.
+    let stored = pushed.durable.into_iter().chain(pushed.endangered);
+    let (given_up, good): (Vec<Entry>, Vec<Entry>) = stored.partition(|entry| index.is_given_up(entry));
+    let changed = index.commit(good);
+    for entry in given_up.into_iter().chain(pushed.newer) {
+        index.learn(entry);
     }
     (changed, complete)
 }
@@ -249,7 +346,6 @@ pub async fn settle_in_background(node: &Arc<Node>, cell: &UserCell) {
 /// The UID that an entry has got (APPENDUID).
 pub async fn uid_of(node: &Arc<Node>, cell: &UserCell, entry: &Entry) -> Result<Option<Numbered>, Failure> {
     let mut mailbox = cell.mailbox.lock().await;
-    mailbox.begin(node);
     mailbox.index.learn(entry.clone());
     let profile = refresh(node, cell, &mut mailbox).await?;
     let Some(known) = mailbox.index.entry(entry.id) else { return Ok(None) };

@@ -1,10 +1,10 @@
 //! What sessions ask of the manager, one function an operation.
 
-use super::mailbox::{Mailbox, make_durable, notify, refresh, reserve};
+use super::mailbox::{Mailbox, admit_unread, make_durable, notify, refresh, reserve, settle_and_notify};
 use super::{UserCell, account};
 use crate::node::Node;
 use crate::wire::{Failure, FolderChanges, FolderInfo, FolderStatus, Message, Opened, UserOp, UserReply};
-use cluster::mailbox::{Changes, FolderView};
+use cluster::mailbox::{Changes, FolderView, Mark, Shown};
 use cluster::{Entry, Flag, FolderId, NodeId};
 use directory::Profile;
 use std::sync::Arc;
@@ -46,12 +46,13 @@ pub async fn run(
         UserOp::Status { folder } => status(node, cell, folder).await,
         UserOp::Open { folder } => open(node, cell, from, folder).await,
         UserOp::Sync { folder, since } => sync(node, cell, from, folder, since).await,
+        UserOp::Resync { folder, shown } => resync(node, cell, from, folder, shown).await,
         UserOp::Store { folder, uids, change, unchanged_since } => {
             let mut mailbox = cell.mailbox.lock().await;
             let profile = refresh(node, cell, &mut mailbox).await?;
             folder_of(&profile, folder)?;
             bounded(&uids)?;
-            let at = node.clock.now();
+            let at = mailbox.stamp(node);
             let plan = mailbox.index.plan_store(folder, &uids, &change, unchanged_since, at);
             apply(node, cell, &mut mailbox, plan.entries).await?;
             let asked: Vec<u32> = uids.into_iter().filter(|uid| !plan.modified.contains(uid)).collect();
@@ -62,7 +63,7 @@ pub async fn run(
             let mut mailbox = cell.mailbox.lock().await;
             refresh(node, cell, &mut mailbox).await?;
             bounded(&uids)?;
-            let plan = mailbox.index.plan_expunge(folder, &uids, node.clock.now());
+            let plan = mailbox.index.plan_expunge(folder, &uids, mailbox.stamp(node));
             let gone = plan.iter().filter_map(|entry| entry.location.uid).map(|uid| uid.number).collect();
             apply(node, cell, &mut mailbox, plan).await?;
             Ok(UserReply::Expunged(gone))
@@ -107,8 +108,7 @@ async fn apply(
 fn opened(uid_validity: u32, view: &FolderView<'_>) -> Opened {
     Opened {
         uid_validity,
-        uid_next: view.uid_next,
-        highest_modseq: view.highest_modseq,
+        marks: view.marks,
         messages: view.messages.iter().copied().map(Message::from).collect(),
     }
 }
@@ -126,9 +126,9 @@ async fn status(node: &Arc<Node>, cell: &UserCell, folder: FolderId) -> Result<U
         unseen: count(Flag::Seen, false),
         deleted: count(Flag::Deleted, true),
         bytes: view.messages.iter().map(|entry| entry.blob.size).sum(),
-        uid_next: view.uid_next,
+        uid_next: view.marks.uid_next,
         uid_validity,
-        highest_modseq: view.highest_modseq,
+        highest_modseq: view.marks.highest_modseq,
     }))
 }
 
@@ -142,6 +142,7 @@ async fn open(
     cell.watch(from);
     let profile = refresh(node, cell, &mut mailbox).await?;
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
+    admit_unread(node, cell, &mut mailbox, folder).await?;
     Ok(UserReply::Opened(opened(uid_validity, &mailbox.index.open(folder))))
 }
 
@@ -150,26 +151,58 @@ async fn sync(
     cell: &UserCell,
     from: NodeId,
     folder: FolderId,
-    since: u64,
+    since: Mark,
 ) -> Result<UserReply, Failure> {
     let mut mailbox = cell.mailbox.lock().await;
     cell.watch(from);
     let profile = refresh(node, cell, &mut mailbox).await?;
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
-    let (uid_next, highest_modseq) = mailbox.index.marks(folder);
+    admit_unread(node, cell, &mut mailbox, folder).await?;
+    let marks = mailbox.index.marks(folder);
     let changes = match mailbox.index.changes_since(folder, since) {
+        Changes::Unknown => FolderChanges::Unknown,
         Changes::Delta { upserts, vanished } => FolderChanges::Delta {
-            uid_next,
-            highest_modseq,
+            marks,
             upserts: upserts.into_iter().map(Message::from).collect(),
             vanished,
         },
         Changes::Everything { messages } => {
-            let view = FolderView { uid_next, highest_modseq, messages };
+            let view = FolderView { marks, messages };
             FolderChanges::Everything(opened(uid_validity, &view))
         }
     };
     Ok(UserReply::Changes(changes))
+}
+
+/// A session comes from another manager, or from an index that was dropped: what it may not be shown at its UID gets
+/// another one first (invariant 6).
+async fn resync(
+    node: &Arc<Node>,
+    cell: &UserCell,
+    from: NodeId,
+    folder: FolderId,
+    shown: Shown,
+) -> Result<UserReply, Failure> {
+    let mut mailbox = cell.mailbox.lock().await;
+    cell.watch(from);
+    let profile = refresh(node, cell, &mut mailbox).await?;
+    folder_of(&profile, folder)?;
+    admit_unread(node, cell, &mut mailbox, folder).await?;
+    mailbox.index.reconcile(folder, &shown);
+    let profile = settle_and_notify(node, cell, &mut mailbox, profile).await;
+    let uid_validity = folder_of(&profile, folder)?.uid_validity;
+    let all = FolderChanges::Everything(opened(uid_validity, &mailbox.index.open(folder)));
+    Ok(UserReply::Changes(all))
+}
+
+/// Copies of a COPY that failed must not stay (RFC 9051 6.4.7).
+async fn take_back(node: &Arc<Node>, mailbox: &mut Mailbox, mut copies: Vec<Entry>) {
+    let at = mailbox.stamp(node);
+    for copy in &mut copies {
+        copy.expunged = Some(at);
+        copy.modseq = at.ticks;
+    }
+    make_durable(node, mailbox, copies).await;
 }
 
 /// COPY and MOVE (RFC 9051 6.4.7, 6.4.8). All that are still there, or none.
@@ -186,7 +219,7 @@ async fn copy(
     let profile = refresh(node, cell, &mut mailbox).await?;
     let uid_validity = folder_of(&profile, target)?.uid_validity;
     for _ in 0..2 {
-        let at = node.clock.now();
+        let at = mailbox.stamp(node);
         let planned = if remove {
             mailbox.index.plan_move(folder, uids, target, at)
         } else {
@@ -194,7 +227,13 @@ async fn copy(
         };
         match planned {
             Ok(copied) => {
-                apply(node, cell, &mut mailbox, copied.entries).await?;
+                let entries = copied.entries.clone();
+                if let Err(failure) = apply(node, cell, &mut mailbox, copied.entries).await {
+                    if !remove {
+                        take_back(node, &mut mailbox, entries).await;
+                    }
+                    return Err(failure);
+                }
                 return Ok(UserReply::Copied { uid_validity, from: copied.from, to: copied.to });
             }
             Err(exhausted) => {

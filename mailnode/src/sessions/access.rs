@@ -8,7 +8,7 @@ use crate::wire::{
     Failure, FolderChanges, FolderInfo, FolderStatus, Message, Numbered, Opened, Password, UserOp, UserReply,
 };
 use bytes::Bytes;
-use cluster::mailbox::FlagChange;
+use cluster::mailbox::{FlagChange, Mark, Shown};
 use cluster::{Flag, FolderId, UserId};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -89,8 +89,20 @@ impl Mail {
         }
     }
 
-    pub async fn sync(&self, folder: FolderId, since: u64) -> Result<FolderChanges, Failure> {
-        match self.node.operate(self.user, UserOp::Sync { folder, since }).await? {
+    /// What changed since a mark. `shown` tells what the session shows, should the manager not know it.
+    pub async fn sync(
+        &self,
+        folder: FolderId,
+        since: Mark,
+        shown: impl FnOnce() -> Shown,
+    ) -> Result<FolderChanges, Failure> {
+        let changes = match self.node.operate(self.user, UserOp::Sync { folder, since }).await? {
+            UserReply::Changes(FolderChanges::Unknown) => {
+                self.node.operate(self.user, UserOp::Resync { folder, shown: shown() }).await?
+            }
+            known => known,
+        };
+        match changes {
             UserReply::Changes(changes) => Ok(changes),
             _ => unexpected(),
         }

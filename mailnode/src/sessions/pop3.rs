@@ -5,14 +5,17 @@ use super::listener::{SessionContext, Stream};
 use super::socket::Socket;
 use crate::node::Node;
 use crate::wire::{Failure, Message};
-use cluster::FolderId;
+use cluster::{EntryId, FolderId};
 use pop3::{Body, Config, Listed, Login, LoginFailure, Maildrop, Next, Session};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use tokio::time::timeout;
 
 /// Messages that are expunged with one request, so that it stays well inside its deadline.
 const BATCH: usize = 1_000;
+/// Looks for marked messages that got another UID.
+const ROUNDS: usize = 3;
 
 /// A logged-in user's INBOX as it was at login.
 struct Inbox {
@@ -129,13 +132,30 @@ async fn body(inbox: Option<&Inbox>, index: usize) -> Body {
 /// Whether all of them are gone. Those that another session expunged before count as gone.
 async fn expunge(inbox: Option<&Inbox>, indexes: &[usize]) -> bool {
     let Some(inbox) = inbox else { return false };
-    let marked = indexes.iter().filter_map(|&index| inbox.messages.get(index));
-    let uids: Vec<u32> = marked.map(|message| message.uid).collect();
-    for batch in uids.chunks(BATCH) {
-        if let Err(failure) = inbox.mail.expunge(FolderId::INBOX, batch).await {
-            tracing::info!(%failure, "messages could not be expunged");
-            return false;
+    let marked: Vec<&Message> = indexes.iter().filter_map(|&index| inbox.messages.get(index)).collect();
+    let entries: BTreeSet<EntryId> = marked.iter().map(|message| message.entry).collect();
+    let mut uids: Vec<u32> = marked.iter().map(|message| message.uid).collect();
+    for _ in 0..ROUNDS {
+        let mut gone = 0;
+        for batch in uids.chunks(BATCH) {
+            match inbox.mail.expunge(FolderId::INBOX, batch).await {
+                Ok(expunged) => gone += expunged.len(),
+                Err(failure) => {
+                    tracing::info!(%failure, "messages could not be expunged");
+                    return false;
+                }
+            }
+        }
+        if gone == uids.len() {
+            return true;
+        }
+        // The others are gone, or got another UID since the log-in (DESIGN 4).
+        let Ok(opened) = inbox.mail.open(FolderId::INBOX).await else { return false };
+        let left = opened.messages.iter().filter(|message| entries.contains(&message.entry));
+        uids = left.map(|message| message.uid).collect();
+        if uids.is_empty() {
+            return true;
         }
     }
-    true
+    false
 }

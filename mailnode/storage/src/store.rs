@@ -113,7 +113,7 @@ impl Store {
     /// Copies and tombstones.
     pub fn fragment(&self, user: UserId) -> Result<Fragment> {
         let mut fragment = Fragment::new(user);
-        self.visit_entries(user, None, &mut |entry| {
+        self.visit_entries(user, None, false, &mut |entry| {
             fragment.absorb(entry);
             true
         })?;
@@ -123,7 +123,20 @@ impl Store {
     /// A page of a fragment: at most `limit` entries after `after`, in order of ids.
     pub fn entries(&self, user: UserId, after: Option<EntryId>, limit: usize) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
-        self.visit_entries(user, after, &mut |entry| {
+        self.visit_entries(user, after, false, &mut |entry| {
+            if entries.len() < limit {
+                entries.push(entry);
+            }
+            entries.len() < limit
+        })?;
+        Ok(entries)
+    }
+
+    /// As [`Store::entries`], with the versions of entries elsewhere that a replica still has to get from here: a
+    /// witness may be the only one left who knows of a change.
+    pub fn versions(&self, user: UserId, after: Option<EntryId>, limit: usize) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        self.visit_entries(user, after, true, &mut |entry| {
             if entries.len() < limit {
                 entries.push(entry);
             }
@@ -136,6 +149,7 @@ impl Store {
         &self,
         user: UserId,
         after: Option<EntryId>,
+        witnessed: bool,
         visit: &mut dyn FnMut(Entry) -> bool,
     ) -> Result<()> {
         let prefix = fragment_key(user);
@@ -146,7 +160,13 @@ impl Store {
                 return true;
             }
             match EntryRow::parse(row) {
-                Ok(row) if row.entry.is_live() && !self.holds(&row.entry) => true,
+                Ok(row)
+                    if row.entry.is_live()
+                        && !self.holds(&row.entry)
+                        && (!witnessed || row.pending.is_empty()) =>
+                {
+                    true
+                }
                 Ok(row) => visit(row.entry),
                 Err(error) => {
                     outcome = Err(error);

@@ -1,21 +1,53 @@
-//! One folder's part of the mailbox index: UID order, reserved blocks, and what left the folder lately.
+//! One folder's part of the mailbox index: UID order, reserved blocks, and what changed lately.
 
 use crate::clock::Timestamp;
-use crate::entry::Uid;
-use crate::ids::EntryId;
+use crate::entry::{Entry, Uid};
+use crate::ids::{EntryId, NodeId};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// UIDs `first..=last` of one folder, reserved for one manager with compare-and-set in the profile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UidBlock {
     pub first: u32,
     pub last: u32,
     pub reserved: Timestamp,
+    pub known: Known,
 }
 
-/// How many departures are remembered; a session further behind compares with everything.
-const DEPARTURES: usize = 4096;
+/// What the manager who reserves a block did not know. Normally nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Nodes whose fragments it could not read, if they are so many that they may have all copies of a message:
+    /// such a message was not shown below the numbers of this block.
+    pub unread: Vec<NodeId>,
+    /// Numbers, from..=to, that it gave and that may be on a disk although the write failed: they were not shown, and
+    /// those of this block are.
+    pub void: Option<(u32, u32)>,
+}
+
+impl Known {
+    fn voids(&self, number: u32) -> bool {
+        self.void.is_some_and(|(from, to)| (from..=to).contains(&number))
+    }
+}
+
+/// What is asked of the profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    pub count: u32,
+    pub known: Known,
+    pub at: Timestamp,
+}
+
+impl Reservation {
+    pub fn new(count: u32, at: Timestamp) -> Self {
+        Self { count, known: Known::default(), at }
+    }
+}
+
+/// How many changes are remembered; a session further behind compares with everything.
+const CHANGES: usize = 4096;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct FolderIndex {
@@ -26,30 +58,38 @@ pub(super) struct FolderIndex {
     shown: u32,
     /// First number that nobody reserved yet, as far as we know.
     first_free: u32,
+    /// The highest number that any version of a message had.
+    met: u32,
     /// What is left of our own block.
     ours: Option<UidBlock>,
     reservations: Vec<UidBlock>,
-    departures: VecDeque<(u32, u64)>,
-    /// Departures up to this MODSEQ may be missing from `departures`.
-    departures_from: u64,
+    /// For the next reservation.
+    void: Option<(u32, u32)>,
+    /// UIDs that came, changed or went, oldest first.
+    changes: VecDeque<u32>,
+    /// How many changes there were before those.
+    forgotten: u64,
 }
 
 impl FolderIndex {
     pub(super) fn beginning_at(modseq: u64) -> Self {
-        Self { highest_modseq: modseq, departures_from: modseq, ..Self::default() }
+        Self { highest_modseq: modseq, ..Self::default() }
     }
 
-    pub(super) fn note_modseq(&mut self, modseq: u64) {
+    /// MODSEQs up to here may have been shown by another index.
+    pub(super) fn raise(&mut self, modseq: u64) {
         self.highest_modseq = self.highest_modseq.max(modseq);
-        if !self.opened {
-            self.departures_from = self.highest_modseq;
-        }
+    }
+
+    /// A session was shown UIDs up to here, by another index.
+    pub(super) fn shown_up_to(&mut self, number: u32) {
+        self.open();
+        self.shown = self.shown.max(number);
     }
 
     pub(super) fn open(&mut self) {
         if !self.opened {
             self.opened = true;
-            self.departures_from = self.highest_modseq;
             self.shown = self.highest_uid();
         }
     }
@@ -60,6 +100,7 @@ impl FolderIndex {
 
     pub(super) fn show(&mut self, number: u32, id: EntryId) {
         self.by_uid.insert(number, id);
+        self.changed(number);
         if self.opened {
             self.shown = self.shown.max(number);
         }
@@ -68,60 +109,108 @@ impl FolderIndex {
     pub(super) fn hide(&mut self, number: u32, id: EntryId) {
         if self.by_uid.get(&number) == Some(&id) {
             self.by_uid.remove(&number);
+            self.changed(number);
         }
     }
 
-    /// Sessions that show `number` must be told that it is gone.
-    pub(super) fn departed(&mut self, number: u32) {
-        self.highest_modseq += 1;
-        self.departures.push_back((number, self.highest_modseq));
-        if self.departures.len() > DEPARTURES
-            && let Some((_, modseq)) = self.departures.pop_front()
-        {
-            self.departures_from = modseq;
+    /// Sessions must be told what became of `number`.
+    pub(super) fn changed(&mut self, number: u32) {
+        self.changes.push_back(number);
+        if self.changes.len() > CHANGES {
+            self.changes.pop_front();
+            self.forgotten += 1;
         }
     }
 
-    /// UIDs gone since a MODSEQ; None if that is further back than we know.
-    pub(super) fn departures_since(&self, modseq: u64) -> Option<Vec<u32>> {
-        (modseq >= self.departures_from).then(|| {
-            self.departures.iter().filter(|(_, at)| *at > modseq).map(|(number, _)| *number).collect()
-        })
+    /// How many changes there were.
+    pub(super) fn sequence(&self) -> u64 {
+        self.forgotten + self.changes.len() as u64
+    }
+
+    /// UIDs that came, changed or went after so many changes; None if that is further back than we know.
+    pub(super) fn changes_after(&self, sequence: u64) -> Option<BTreeSet<u32>> {
+        let known = usize::try_from(sequence.checked_sub(self.forgotten)?).ok()?;
+        (known <= self.changes.len()).then(|| self.changes.iter().skip(known).copied().collect())
     }
 
     /// True if a message that turns up with this UID must get a new one: sessions were shown a higher one, or
-    /// the number comes from a lower block although a higher one had been reserved by then.
-    pub(super) fn rejects(&self, uid: Uid) -> bool {
-        (self.opened && uid.number <= self.shown) || self.is_from_stale_block(uid)
+    /// may have been by another manager.
+    pub(super) fn rejects(&self, entry: &Entry, uid: Uid) -> bool {
+        (self.opened && uid.number <= self.shown) || self.is_stale(entry, uid)
     }
 
-    pub(super) fn is_from_stale_block(&self, uid: Uid) -> bool {
-        self.reservations.iter().any(|block| block.first > uid.number && block.reserved < uid.assigned)
+    /// True if the holder of a higher block did not know the message by this UID: the number was given after that
+    /// block was reserved, or all copies were on nodes that the holder could not read. (Copies that moved since
+    /// then may have been.)
+    pub(super) fn is_stale(&self, entry: &Entry, uid: Uid) -> bool {
+        let unread = |block: &UidBlock| {
+            let (replicas, unread) = (&entry.replicas, &block.known.unread);
+            !unread.is_empty()
+                && (replicas.at > block.reserved || replicas.value.iter().all(|node| unread.contains(node)))
+        };
+        let mut higher = self.reservations.iter().filter(|block| block.first > uid.number);
+        self.is_void(uid.number)
+            || higher
+                .any(|block| block.reserved < uid.assigned || block.known.voids(uid.number) || unread(block))
+    }
+
+    /// Gives up our block from here on: what was written with these numbers may be on a disk or not.
+    pub(super) fn give_up_from(&mut self, number: u32) {
+        let last = self.ours.take().map_or(number, |ours| ours.last);
+        let (from, to) = self.void.unwrap_or((number, last));
+        self.void = Some((from.min(number), to.max(last)));
+    }
+
+    pub(super) fn is_void(&self, number: u32) -> bool {
+        self.void.is_some_and(|(from, to)| (from..=to).contains(&number))
+    }
+
+    /// A version of a message has this number.
+    pub(super) fn meet(&mut self, number: u32) {
+        self.met = self.met.max(number);
+    }
+
+    /// True if a number is in use that nobody had reserved when we last heard.
+    pub(super) fn is_behind(&self) -> bool {
+        self.first_free > 0 && self.met >= self.first_free
+    }
+
+    /// For the next reservation, by a manager that could not read `unread`.
+    pub(super) fn known(&self, unread: &[NodeId]) -> Known {
+        Known { unread: unread.to_vec(), void: self.void }
+    }
+
+    /// True if whoever comes after us knows which nodes we could not read.
+    pub(super) fn admits(&self, unread: &[NodeId]) -> bool {
+        self.ours.as_ref().is_some_and(|ours| ours.known.unread == unread)
     }
 
     pub(super) fn set_reservations(&mut self, blocks: &[UidBlock], first_free: u32) {
         self.reservations = blocks.to_vec();
         self.first_free = self.first_free.max(first_free);
-        if self.ours.is_some_and(|ours| blocks.iter().any(|block| block.first > ours.last)) {
+        if self.ours.as_ref().is_some_and(|ours| blocks.iter().any(|block| block.first > ours.last)) {
             self.ours = None;
         }
     }
 
     /// The rest of an older block is given up: were it used on, its numbers would look stale to others.
     pub(super) fn add_block(&mut self, block: UidBlock) {
-        self.ours = Some(block);
-        self.reservations.push(block);
         self.first_free = self.first_free.max(block.last.saturating_add(1));
+        if block.known.void == self.void {
+            self.void = None;
+        }
+        self.reservations.push(block.clone());
+        self.ours = Some(block);
     }
 
     fn next_own(&self) -> Option<u32> {
-        let ours = self.ours?;
+        let ours = self.ours.as_ref()?;
         let next = ours.first.max(self.shown.max(self.highest_uid()).saturating_add(1));
         (next <= ours.last).then_some(next)
     }
 
     pub(super) fn available(&self) -> u32 {
-        match (self.next_own(), self.ours) {
+        match (self.next_own(), &self.ours) {
             (Some(next), Some(ours)) => ours.last - next + 1,
             _ => 0,
         }

@@ -10,19 +10,20 @@
 //!
 //! Invariant 6: in one folder a UID never names two messages; a message never appears below a UID that was
 //! shown; MODSEQ never goes back. MODSEQs are ticks of the hybrid clock, so those of a new manager are above
-//! those of the one before without any agreement.
+//! those of the one before without any agreement. An index is one manager's for as long as it manages the user; a
+//! session that comes from another index says what it shows ([`MailboxIndex::reconcile`]).
 
 mod change;
 mod folder;
 mod view;
 
 pub use change::{Copied, FlagChange, StorePlan, UidsExhausted};
-pub use folder::UidBlock;
-pub use view::{Changes, FolderView};
+pub use folder::{Known, Reservation, UidBlock};
+pub use view::{Changes, FolderView, Mark, Marks, Shown};
 
 use crate::clock::Timestamp;
 use crate::entry::{Entry, Location, Uid};
-use crate::ids::{EntryId, FolderId, UserId};
+use crate::ids::{EntryId, FolderId, NodeId, UserId};
 use folder::FolderIndex;
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -38,20 +39,24 @@ pub struct FolderTable {
 #[derive(Clone, Debug)]
 pub struct MailboxIndex {
     user: UserId,
+    /// Tells this index from all others.
+    serial: u64,
     entries: HashMap<EntryId, Entry>,
     folders: BTreeMap<FolderId, FolderIndex>,
     /// Entries that have no (valid) UID yet; ordered by id, that is by time.
     unnumbered: BTreeSet<EntryId>,
     /// Visible entries that a merge changed without giving them a MODSEQ above what sessions know.
     unstamped: BTreeSet<EntryId>,
-    /// MODSEQs of an index begin here: above whatever another manager may have shown.
+    /// MODSEQs of all folders begin here: the highest of the whole mailbox when it was read.
     floor: u64,
 }
 
 impl MailboxIndex {
-    pub fn new(user: UserId) -> Self {
+    /// `serial`: a random number.
+    pub fn new(user: UserId, serial: u64) -> Self {
         Self {
             user,
+            serial,
             entries: HashMap::new(),
             folders: BTreeMap::new(),
             unnumbered: BTreeSet::new(),
@@ -60,10 +65,19 @@ impl MailboxIndex {
         }
     }
 
-    /// To be called before anything is learned. Sessions may know MODSEQs, of messages that are gone, which no
-    /// fragment tells: the clock is above them.
-    pub const fn begin_at(&mut self, now: Timestamp) {
-        self.floor = now.ticks;
+    /// To be called when the fragments were read and before anything is shown. A session may know the MODSEQ of a
+    /// change that took a message out of a folder, and of which only the message now tells, wherever it is. (Not the
+    /// clock: that of another manager, which was seen too, may have been ahead.)
+    pub fn begin(&mut self) {
+        let stamps = self.entries.values().map(|entry| entry.latest().ticks);
+        self.floor = stamps.fold(self.floor, u64::max);
+        let floor = self.floor;
+        self.folders.values_mut().for_each(|folder| folder.raise(floor));
+    }
+
+    /// The highest MODSEQ of all folders.
+    pub fn highest_modseq(&self) -> u64 {
+        self.folders.values().map(|folder| folder.highest_modseq).fold(self.floor, u64::max)
     }
 
     pub const fn user(&self) -> UserId {
@@ -131,18 +145,19 @@ impl MailboxIndex {
 
     fn take_away(&mut self, entry: &Entry) {
         if let Some(uid) = entry.location.uid {
-            let folder = self.folder(entry.location.folder);
-            folder.hide(uid.number, entry.id);
-            folder.departed(uid.number);
+            self.folder(entry.location.folder).hide(uid.number, entry.id);
         }
     }
 
     fn changed_under_sessions(&mut self, entry: &Entry) {
         let folder = self.folder(entry.location.folder);
+        if let Some(uid) = entry.location.uid {
+            folder.changed(uid.number);
+        }
         if folder.opened && entry.modseq <= folder.highest_modseq {
             self.unstamped.insert(entry.id);
         }
-        self.folder(entry.location.folder).note_modseq(entry.modseq);
+        self.folder(entry.location.folder).raise(entry.modseq);
     }
 
     /// Puts an entry that turned up into its folder's UID order, or among the unnumbered.
@@ -150,7 +165,7 @@ impl MailboxIndex {
         let id = entry.id;
         self.unnumbered.remove(&id);
         if !entry.is_live() {
-            self.folder(entry.location.folder).note_modseq(entry.modseq);
+            self.folder(entry.location.folder).raise(entry.modseq);
             return;
         }
         let Some(uid) = entry.location.uid else {
@@ -158,7 +173,8 @@ impl MailboxIndex {
             return;
         };
         let folder = self.folder(entry.location.folder);
-        if folder.rejects(uid) {
+        folder.meet(uid.number);
+        if folder.rejects(entry, uid) {
             self.unnumbered.insert(id);
             return;
         }
@@ -181,20 +197,56 @@ impl MailboxIndex {
     }
 
     /// The reserved blocks of a folder that the profile remembers, and the first number never reserved.
-    /// UIDs from a lower block that were given after a higher block was reserved are given up: a session of
-    /// the other manager may have seen the higher ones first.
+    /// UIDs from a lower block that the holder of a higher block did not know are given up: a session of the other
+    /// manager may have seen the higher ones first.
     pub fn set_reservations(&mut self, folder: FolderId, blocks: &[UidBlock], first_free: u32) {
         self.folder(folder).set_reservations(blocks, first_free);
         let stale: Vec<EntryId> = self.folder(folder).by_uid.values().copied().collect();
         for id in stale {
-            let Some(uid) = self.entries.get(&id).and_then(|entry| entry.location.uid) else { continue };
-            let index = self.folder(folder);
-            if index.is_from_stale_block(uid) {
-                index.hide(uid.number, id);
-                index.departed(uid.number);
-                self.unnumbered.insert(id);
-            }
+            let stale = |index: &FolderIndex, entry: &Entry, uid| index.is_stale(entry, uid);
+            self.give_up_uid(folder, id, stale);
         }
+    }
+
+    /// Takes a message's UID away, for a new one, if `is_wrong`.
+    fn give_up_uid(
+        &mut self,
+        folder: FolderId,
+        id: EntryId,
+        is_wrong: impl Fn(&FolderIndex, &Entry, Uid) -> bool,
+    ) {
+        let (Some(entry), Some(index)) = (self.entries.get(&id), self.folders.get_mut(&folder)) else {
+            return;
+        };
+        let Some(uid) = entry.location.uid else { return };
+        if is_wrong(index, entry, uid) {
+            index.hide(uid.number, id);
+            self.unnumbered.insert(id);
+        }
+    }
+
+    /// Takes over a session that another index served: whatever it may not be shown gets a new UID, and MODSEQ goes
+    /// on from where it is. Afterwards it compares with everything.
+    pub fn reconcile(&mut self, folder: FolderId, shown: &Shown) {
+        let index = self.folder(folder);
+        index.raise(shown.modseq);
+        index.shown_up_to(shown.highest_uid);
+        let below: Vec<EntryId> = index.by_uid.range(..=shown.highest_uid).map(|(_, &id)| id).collect();
+        for id in below {
+            self.give_up_uid(folder, id, |_, _, uid| !shown.has(uid.number));
+        }
+    }
+
+    /// True if whoever comes after us knows that we could not read the fragments of these nodes, so that the folder
+    /// can be shown without them.
+    pub fn admits(&mut self, folder: FolderId, unread: &[NodeId]) -> bool {
+        unread.is_empty() || self.folder(folder).admits(unread)
+    }
+
+    /// True if somebody has reserved UIDs of which [`MailboxIndex::set_reservations`] was not told: nothing can be
+    /// shown, because we may have numbered messages from a block that is stale.
+    pub fn is_behind(&self) -> bool {
+        self.folders.values().any(FolderIndex::is_behind)
     }
 
     /// Hands over a block that was just reserved for this manager.
@@ -271,7 +323,10 @@ impl MailboxIndex {
     fn unsettle_deleted(&mut self, folders: &FolderTable) {
         for folder in folders.deleted.keys() {
             if let Some(index) = self.folders.get_mut(folder) {
-                self.unnumbered.extend(std::mem::take(&mut index.by_uid).into_values());
+                for (number, id) in index.by_uid.clone() {
+                    index.hide(number, id);
+                    self.unnumbered.insert(id);
+                }
             }
         }
     }
@@ -284,17 +339,13 @@ impl MailboxIndex {
                 after.merge(&before);
                 if self.is_visible(&before) {
                     changed.insert(before.location.folder);
-                    if after.is_live() && same_place(&before, &after) {
-                        self.hide(&before);
-                    } else {
-                        self.take_away(&before);
-                    }
+                    self.take_away(&before);
                 }
             }
             let id = after.id;
             self.unnumbered.remove(&id);
             let folder = self.folder(after.location.folder);
-            folder.note_modseq(after.modseq);
+            folder.raise(after.modseq);
             match after.location.uid.filter(|_| after.is_live()) {
                 Some(uid) => folder.show(uid.number, id),
                 None if after.is_live() => {
@@ -308,10 +359,33 @@ impl MailboxIndex {
         changed
     }
 
-    fn hide(&mut self, entry: &Entry) {
-        if let Some(uid) = entry.location.uid {
-            self.folder(entry.location.folder).hide(uid.number, entry.id);
+    /// What a reservation in this folder must tell of us.
+    pub fn known(&mut self, folder: FolderId, unread: &[NodeId]) -> Known {
+        self.folder(folder).known(unread)
+    }
+
+    /// New versions that are on too few disks, or on none as far as we know. A UID that was given with one may turn up
+    /// later, so nothing may be shown above it: the rest of the block is given up, and with it what was numbered after.
+    pub fn give_up(&mut self, uncertain: &[Entry]) {
+        for entry in uncertain {
+            if let Some(number) = self.new_number(entry) {
+                self.folder(entry.location.folder).give_up_from(number);
+            }
         }
+    }
+
+    /// True if the UID of a planned version was given up.
+    pub fn is_given_up(&mut self, planned: &Entry) -> bool {
+        let number = self.new_number(planned);
+        number.is_some_and(|number| self.folder(planned.location.folder).is_void(number))
+    }
+
+    /// The UID that a planned version got by the plan.
+    fn new_number(&self, planned: &Entry) -> Option<u32> {
+        let before = self.entries.get(&planned.id).map(|entry| &entry.location);
+        let uid = planned.location.uid.filter(|_| planned.is_live())?;
+        let same = |before: &Location| before.folder == planned.location.folder && before.uid == Some(uid);
+        (!before.is_some_and(same)).then_some(uid.number)
     }
 
     /// Puts back in line what a plan took from the line and could not make durable.

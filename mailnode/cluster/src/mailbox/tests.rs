@@ -9,13 +9,17 @@ fn folders() -> FolderTable {
     FolderTable { live: [INBOX, WORK].into(), deleted: BTreeMap::new() }
 }
 
+fn block(first: u32, last: u32, reserved: Timestamp) -> UidBlock {
+    UidBlock { first, last, reserved, known: Known::default() }
+}
+
 /// An index with a block for INBOX and messages 1..=count, numbered.
 fn index(count: u128) -> MailboxIndex {
-    let mut index = MailboxIndex::new(UserId(7));
+    let mut index = MailboxIndex::new(UserId(7), 5);
     for id in 1..=count {
         index.learn(entry(id, stamp(id as u64, 1)));
     }
-    index.add_block(INBOX, UidBlock { first: 1, last: 1000, reserved: stamp(100, 1) });
+    index.add_block(INBOX, block(1, 1000, stamp(100, 1)));
     number(&mut index, 101);
     index
 }
@@ -33,31 +37,31 @@ fn uids(index: &MailboxIndex, folder: FolderId) -> Vec<(u128, u32)> {
 
 #[test]
 fn messages_get_ascending_uids_in_order_of_arrival_and_none_before_a_block_is_reserved() {
-    let mut index = MailboxIndex::new(UserId(7));
+    let mut index = MailboxIndex::new(UserId(7), 5);
     index.learn(entry(2, stamp(2, 1)));
     index.learn(entry(1, stamp(1, 1)));
     assert!(number(&mut index, 50).is_empty());
     assert_eq!(index.uids_wanted(&folders()), [(INBOX, 2)].into());
-    index.add_block(INBOX, UidBlock { first: 11, last: 20, reserved: stamp(60, 1) });
+    index.add_block(INBOX, block(11, 20, stamp(60, 1)));
     assert_eq!(number(&mut index, 61).len(), 2);
     assert_eq!(uids(&index, INBOX), [(1, 11), (2, 12)]);
-    assert_eq!(index.view(INBOX).uid_next, 13);
+    assert_eq!(index.view(INBOX).marks.uid_next, 13);
     assert!(!index.has_unsettled(&folders()));
 }
 
 #[test]
 fn a_rebuilt_index_keeps_every_uid_and_starts_above_them() {
     let first = index(3);
-    let mut second = MailboxIndex::new(UserId(7));
+    let mut second = MailboxIndex::new(UserId(7), 5);
     for message in first.view(INBOX).messages {
         second.learn(message.clone());
     }
-    let block = UidBlock { first: 1, last: 1000, reserved: stamp(100, 1) };
-    second.set_reservations(INBOX, &[block], 1001);
+    let theirs = block(1, 1000, stamp(100, 1));
+    second.set_reservations(INBOX, &[theirs], 1001);
     assert_eq!(uids(&second, INBOX), uids(&first, INBOX));
-    assert_eq!(second.view(INBOX).uid_next, 1001);
+    assert_eq!(second.view(INBOX).marks.uid_next, 1001);
     second.learn(entry(9, stamp(200, 1)));
-    second.add_block(INBOX, UidBlock { first: 1001, last: 2000, reserved: stamp(201, 2) });
+    second.add_block(INBOX, block(1001, 2000, stamp(201, 2)));
     number(&mut second, 202);
     assert_eq!(uids(&second, INBOX)[3], (9, 1001));
 }
@@ -90,12 +94,12 @@ fn of_two_managers_the_one_with_the_lower_block_is_renumbered() {
     index.open(INBOX);
     index.learn(entry(4, stamp(245, 1)));
     number(&mut index, 250);
-    let theirs = UidBlock { first: 1001, last: 2000, reserved: stamp(240, 2) };
-    let ours = UidBlock { first: 1, last: 1000, reserved: stamp(100, 1) };
+    let theirs = block(1001, 2000, stamp(240, 2));
+    let ours = block(1, 1000, stamp(100, 1));
     index.set_reservations(INBOX, &[ours, theirs], 2001);
     assert_eq!(uids(&index, INBOX), [(1, 1), (2, 2), (3, 3)]);
     assert_eq!(index.uids_wanted(&folders()), [(INBOX, 1)].into(), "our own block is spent");
-    index.add_block(INBOX, UidBlock { first: 2001, last: 3000, reserved: stamp(300, 1) });
+    index.add_block(INBOX, block(2001, 3000, stamp(300, 1)));
     number(&mut index, 301);
     assert_eq!(uids(&index, INBOX)[3], (4, 2001));
 }
@@ -113,7 +117,7 @@ fn two_messages_with_one_uid_end_with_two_uids() {
 #[test]
 fn sessions_learn_of_flags_and_expunges_since_their_modseq() {
     let mut index = index(3);
-    let known = index.open(INBOX).highest_modseq;
+    let known = index.open(INBOX).marks.mark;
     let plan = index.plan_store(INBOX, &[2], &FlagChange::Add(vec![Flag::Seen]), None, stamp(200, 1));
     index.commit(plan.entries);
     let gone = index.plan_expunge(INBOX, &[1, 77], stamp(201, 1));
@@ -122,21 +126,29 @@ fn sessions_learn_of_flags_and_expunges_since_their_modseq() {
     let Changes::Delta { upserts, vanished } = index.changes_since(INBOX, known) else { panic!("delta") };
     assert_eq!(upserts.iter().map(|entry| entry.id.0).collect::<Vec<_>>(), [2]);
     assert_eq!(vanished, [1]);
-    let now = index.view(INBOX).highest_modseq;
+    let now = index.view(INBOX).marks.mark;
     assert_eq!(index.changes_since(INBOX, now), Changes::Delta { upserts: vec![], vanished: vec![] });
 }
 
 #[test]
-fn a_session_from_before_the_rebuild_compares_with_everything() {
+fn a_session_that_is_far_behind_compares_with_everything() {
     let mut index = index(2);
-    index.open(INBOX);
-    assert!(matches!(index.changes_since(INBOX, 5), Changes::Everything { messages } if messages.len() == 2));
+    let known = index.open(INBOX).marks.mark;
+    for ticks in 200..5_000 {
+        let flag = vec![Flag::Seen];
+        let change = if ticks % 2 == 0 { FlagChange::Add(flag) } else { FlagChange::Remove(flag) };
+        let plan = index.plan_store(INBOX, &[1], &change, None, stamp(ticks, 1));
+        index.commit(plan.entries);
+    }
+    assert!(
+        matches!(index.changes_since(INBOX, known), Changes::Everything { messages } if messages.len() == 2)
+    );
 }
 
 #[test]
 fn a_change_merged_from_elsewhere_gets_a_modseq_that_sessions_notice() {
     let mut index = index(2);
-    let known = index.open(INBOX).highest_modseq;
+    let known = index.open(INBOX).marks.mark;
     let mut elsewhere = index.entry(EntryId(1)).unwrap().clone();
     elsewhere.set_flag(Flag::Flagged, true, stamp(90, 2));
     index.learn(elsewhere);
@@ -149,7 +161,7 @@ fn a_change_merged_from_elsewhere_gets_a_modseq_that_sessions_notice() {
 #[test]
 fn an_expunge_learned_from_elsewhere_is_reported() {
     let mut index = index(2);
-    let known = index.open(INBOX).highest_modseq;
+    let known = index.open(INBOX).marks.mark;
     let mut elsewhere = index.entry(EntryId(1)).unwrap().clone();
     elsewhere.expunged = Some(stamp(90, 2));
     index.learn(elsewhere);
@@ -173,12 +185,12 @@ fn unchangedsince_protects_what_was_modified() {
 #[test]
 fn copy_and_move_number_the_target_and_a_move_leaves_the_source() {
     let mut index = index(2);
-    let known = index.open(INBOX).highest_modseq;
+    let known = index.open(INBOX).marks.mark;
     assert_eq!(
         index.plan_move(INBOX, &[1], WORK, stamp(200, 1)),
         Err(UidsExhausted { folder: WORK, wanted: 1 })
     );
-    index.add_block(WORK, UidBlock { first: 1, last: 10, reserved: stamp(201, 1) });
+    index.add_block(WORK, block(1, 10, stamp(201, 1)));
     let copied = index.plan_copy(INBOX, &[2], WORK, stamp(202, 1), || EntryId(77)).unwrap();
     index.commit(copied.entries);
     let moved = index.plan_move(INBOX, &[1], WORK, stamp(203, 1)).unwrap();
@@ -220,7 +232,7 @@ fn an_abandoned_plan_is_planned_again() {
 #[test]
 fn deleting_a_folder_expunges_what_was_in_it() {
     let mut index = index(1);
-    index.add_block(WORK, UidBlock { first: 1, last: 10, reserved: stamp(201, 1) });
+    index.add_block(WORK, block(1, 10, stamp(201, 1)));
     let moved = index.plan_move(INBOX, &[1], WORK, stamp(203, 1)).unwrap();
     index.commit(moved.entries);
     let table = FolderTable { live: [INBOX].into(), deleted: [(WORK, stamp(300, 1))].into() };
@@ -229,4 +241,107 @@ fn deleting_a_folder_expunges_what_was_in_it() {
     index.commit(plan);
     assert!(!index.entry(EntryId(1)).unwrap().is_live());
     assert!(!index.has_unsettled(&table));
+}
+
+#[test]
+fn a_session_that_another_index_served_must_say_what_it_shows() {
+    let mut index = index(2);
+    assert_eq!(index.changes_since(INBOX, Mark { index: 4, sequence: 0 }), Changes::Unknown);
+}
+
+#[test]
+fn a_session_is_shown_nothing_new_below_what_another_index_showed_it() {
+    let mut index = index(3);
+    let known = index.open(INBOX).marks.mark;
+    // It knows 1 and 3; 2 was not there. It was also shown 5, which is gone.
+    index.reconcile(INBOX, &Shown::new([1, 3].into_iter(), 5, 700));
+    assert_eq!(uids(&index, INBOX), [(1, 1), (3, 3)]);
+    number(&mut index, 800);
+    assert_eq!(uids(&index, INBOX), [(1, 1), (3, 3), (2, 6)]);
+    assert!(index.view(INBOX).marks.highest_modseq >= 800);
+    let Changes::Delta { upserts, vanished } = index.changes_since(INBOX, known) else { panic!("delta") };
+    assert_eq!((upserts[0].id, vanished), (EntryId(2), vec![2]), "sessions of this index are told");
+}
+
+#[test]
+fn ranges_of_shown_uids_have_what_they_were_made_of() {
+    let shown = Shown::new([1, 2, 3, 7, 9, 10].into_iter(), 10, 0);
+    assert_eq!(shown.uids, [(1, 3), (7, 7), (9, 10)]);
+    let has: Vec<u32> = (0..12).filter(|&uid| shown.has(uid)).collect();
+    assert_eq!(has, [1, 2, 3, 7, 9, 10]);
+}
+
+#[test]
+fn a_message_that_the_holder_of_a_higher_block_could_not_read_is_renumbered() {
+    let mut index = MailboxIndex::new(UserId(7), 5);
+    let known = Known { unread: vec![NodeId(1), NodeId(2)], void: None };
+    let partial = UidBlock { known, ..block(1001, 2000, stamp(500, 3)) };
+    index.set_reservations(INBOX, &[block(1, 1000, stamp(100, 1)), partial], 2001);
+    let with = |id: u128, uid: u32, replicas: &[u64]| {
+        let mut message = entry(id, stamp(id as u64, 1));
+        message.location.uid = Some(Uid { number: uid, assigned: stamp(200, 1) });
+        message.replicas.value = replicas.iter().map(|&node| NodeId(node)).collect();
+        message
+    };
+    index.learn(with(1, 7, &[1, 2]));
+    index.learn(with(2, 8, &[2, 3]));
+    assert_eq!(uids(&index, INBOX), [(2, 8)], "the other was readable on node 3");
+    index.add_block(INBOX, block(2001, 3000, stamp(600, 1)));
+    number(&mut index, 601);
+    assert_eq!(uids(&index, INBOX), [(2, 8), (1, 2001)]);
+}
+
+#[test]
+fn modseqs_of_all_folders_begin_at_the_newest_change_of_the_mailbox() {
+    let mut index = index(2);
+    let plan = index.plan_expunge(INBOX, &[1], stamp(5_000, 1));
+    index.commit(plan);
+    let mut next = MailboxIndex::new(UserId(7), 6);
+    for id in 1..=2 {
+        next.learn(index.entry(EntryId(id)).unwrap().clone());
+    }
+    next.begin();
+    assert_eq!((next.marks(INBOX).highest_modseq, next.marks(WORK).highest_modseq), (5_000, 5_000));
+}
+
+#[test]
+fn a_uid_whose_write_failed_is_never_shown_by_anybody() {
+    let mut index = index(1);
+    index.open(INBOX);
+    for id in 2..=4 {
+        index.learn(entry(id, stamp(id as u64, 1)));
+    }
+    // UIDs 2, 3, 4; the write of 3 failed, that of 4 was done.
+    let plan = index.number(stamp(200, 1), &folders());
+    index.give_up(&plan[1..2]);
+    index.abandon(&plan[1..2]);
+    assert!(!index.is_given_up(&plan[0]) && index.is_given_up(&plan[2]));
+    index.commit(plan[..1].to_vec());
+    index.learn(plan[2].clone());
+    assert_eq!(uids(&index, INBOX), [(1, 1), (2, 2)]);
+    assert_eq!(index.uids_wanted(&folders()), [(INBOX, 2)].into(), "the rest of the block is given up");
+    let known = index.known(INBOX, &[]);
+    assert_eq!(known.void, Some((3, 1000)));
+    index.add_block(INBOX, UidBlock { known: known.clone(), ..block(1001, 2000, stamp(300, 1)) });
+    number(&mut index, 301);
+    assert_eq!(uids(&index, INBOX), [(1, 1), (2, 2), (3, 1001), (4, 1002)]);
+    // The next manager finds the failed write on a disk.
+    let mut next = MailboxIndex::new(UserId(7), 6);
+    let reserved = [block(1, 1000, stamp(100, 1)), UidBlock { known, ..block(1001, 2000, stamp(300, 1)) }];
+    next.set_reservations(INBOX, &reserved, 2001);
+    next.learn(plan[1].clone());
+    assert_eq!(uids(&next, INBOX), []);
+}
+
+#[test]
+fn a_uid_that_nobody_had_reserved_shows_that_the_profile_is_old() {
+    let mut index = index(1);
+    index.set_reservations(INBOX, &[block(1, 1000, stamp(100, 1))], 1001);
+    assert!(!index.is_behind());
+    let mut elsewhere = entry(2, stamp(150, 2));
+    elsewhere.location.uid = Some(Uid { number: 1001, assigned: stamp(160, 2) });
+    index.learn(elsewhere);
+    assert!(index.is_behind());
+    index.set_reservations(INBOX, &[block(1, 1000, stamp(100, 1)), block(1001, 2000, stamp(155, 2))], 2001);
+    assert!(!index.is_behind());
 }

@@ -1,14 +1,61 @@
 //! What sessions read from the index.
 
 use super::MailboxIndex;
+use super::folder::FolderIndex;
 use crate::entry::Entry;
 use crate::ids::FolderId;
+use serde::{Deserialize, Serialize};
+
+/// Up to where a session knows a folder: the index that told it, and how many changes it told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    pub index: u64,
+    pub sequence: u64,
+}
+
+/// What a session shows of a folder, for an index that did not tell it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// UIDs of the messages it shows, as ranges with both ends, ascending.
+    pub uids: Vec<(u32, u32)>,
+    /// The highest UID it ever showed.
+    pub highest_uid: u32,
+    /// The highest MODSEQ it was told.
+    pub modseq: u64,
+}
+
+impl Shown {
+    /// `uids` ascending.
+    pub fn new(uids: impl Iterator<Item = u32>, highest_uid: u32, modseq: u64) -> Self {
+        let mut ranges: Vec<(u32, u32)> = Vec::new();
+        for uid in uids {
+            match ranges.last_mut() {
+                Some((_, last)) if uid == last.saturating_add(1) => *last = uid,
+                _ => ranges.push((uid, uid)),
+            }
+        }
+        Self { uids: ranges, highest_uid, modseq }
+    }
+
+    pub fn has(&self, uid: u32) -> bool {
+        let after = self.uids.partition_point(|&(first, _)| first <= uid);
+        after.checked_sub(1).and_then(|at| self.uids.get(at)).is_some_and(|&(_, last)| uid <= last)
+    }
+}
+
+/// Numbers of a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marks {
+    pub uid_next: u32,
+    /// RFC 7162; at least 1.
+    pub highest_modseq: u64,
+    pub mark: Mark,
+}
 
 /// A folder as it stands (RFC 9051 6.3.2).
 #[derive(Clone, Debug)]
 pub struct FolderView<'a> {
-    pub uid_next: u32,
-    pub highest_modseq: u64,
+    pub marks: Marks,
     /// Ascending by UID.
     pub messages: Vec<&'a Entry>,
 }
@@ -20,26 +67,30 @@ pub enum Changes<'a> {
         upserts: Vec<&'a Entry>,
         vanished: Vec<u32>,
     },
-    /// The index does not reach back that far (it was rebuilt): compare with everything.
+    /// The index does not reach back that far: compare with everything.
     Everything {
         messages: Vec<&'a Entry>,
     },
+    /// Another index told the session what it knows: say what it shows ([`MailboxIndex::reconcile`]).
+    Unknown,
 }
 
 impl MailboxIndex {
     /// Looks at a folder without promising anything to anybody (STATUS).
     pub fn view(&self, folder: FolderId) -> FolderView<'_> {
-        let (uid_next, highest_modseq) = self.marks(folder);
+        let marks = self.marks(folder);
         let ids = self.folders.get(&folder).into_iter().flat_map(|index| index.by_uid.values());
         let messages = ids.filter_map(|id| self.entries.get(id)).collect();
-        FolderView { uid_next, highest_modseq, messages }
+        FolderView { marks, messages }
     }
 
-    /// UIDNEXT and HIGHESTMODSEQ of a folder.
-    pub fn marks(&self, folder: FolderId) -> (u32, u64) {
-        self.folders
-            .get(&folder)
-            .map_or((1, self.floor.max(1)), |index| (index.uid_next(), index.highest_modseq.max(1)))
+    pub fn marks(&self, folder: FolderId) -> Marks {
+        let index = self.folders.get(&folder);
+        Marks {
+            uid_next: index.map_or(1, FolderIndex::uid_next),
+            highest_modseq: index.map_or(self.floor, |index| index.highest_modseq).max(1),
+            mark: Mark { index: self.serial, sequence: index.map_or(0, FolderIndex::sequence) },
+        }
     }
 
     /// Shows a folder to a session: from now on no message may appear below its highest UID.
@@ -48,24 +99,27 @@ impl MailboxIndex {
         self.view(folder)
     }
 
-    /// What a session that knows the folder up to a MODSEQ must still be told.
-    pub fn changes_since(&mut self, folder: FolderId, modseq: u64) -> Changes<'_> {
+    /// What a session that knows the folder up to a mark must still be told.
+    pub fn changes_since(&mut self, folder: FolderId, mark: Mark) -> Changes<'_> {
+        if mark.index != self.serial {
+            return Changes::Unknown;
+        }
         self.folder(folder).open();
         let Some(index) = self.folders.get(&folder) else {
             return Changes::Everything { messages: Vec::new() };
         };
-        let messages = index.by_uid.values().filter_map(|id| self.entries.get(id));
-        match index.departures_since(modseq) {
-            Some(vanished) => {
-                // A number may have left and, by another manager's merge, be back with the same message.
-                let vanished = vanished.into_iter().filter(|number| !index.by_uid.contains_key(number));
-                Changes::Delta {
-                    vanished: vanished.collect(),
-                    upserts: messages.filter(|entry| entry.modseq > modseq).collect(),
-                }
+        let Some(changed) = index.changes_after(mark.sequence) else {
+            let messages = index.by_uid.values().filter_map(|id| self.entries.get(id));
+            return Changes::Everything { messages: messages.collect() };
+        };
+        let (mut upserts, mut vanished) = (Vec::new(), Vec::new());
+        for number in changed {
+            match index.by_uid.get(&number).and_then(|id| self.entries.get(id)) {
+                Some(entry) => upserts.push(entry),
+                None => vanished.push(number),
             }
-            None => Changes::Everything { messages: messages.collect() },
         }
+        Changes::Delta { upserts, vanished }
     }
 
     /// The live messages of a folder with these UIDs; unknown UIDs are left out (RFC 9051 6.4.9).

@@ -93,7 +93,7 @@ fn subscriptions_outlive_folders() {
 #[test]
 fn a_profile_survives_its_record_and_other_formats_are_told_apart() {
     let mut profile = profile();
-    profile.reserve_uids(FolderId::INBOX, 1_000, at(9)).unwrap();
+    profile.reserve_uids(FolderId::INBOX, &Reservation::new(1_000, at(9))).unwrap();
     profile.delete_folder("Junk", at(10)).unwrap();
     let bytes = profile.encode();
     assert_eq!(Profile::decode(&bytes), Ok(profile));

@@ -97,6 +97,7 @@ impl Profile {
 #[cfg(test)]
 mod tests {
     use crate::{Address, Credentials, Profile};
+    use cluster::mailbox::Reservation;
     use cluster::{FolderId, NodeId, Timestamp, UserId};
 
     const AT: Timestamp = Timestamp { ticks: 1_700_000_000_000 << 16, node: NodeId(1) };
@@ -109,7 +110,7 @@ mod tests {
     /// A change that no operation makes, and what is said of it.
     fn refused(change: impl FnOnce(&mut Profile)) -> String {
         let mut profile = profile();
-        profile.reserve_uids(FolderId::INBOX, 10, AT).unwrap();
+        profile.reserve_uids(FolderId::INBOX, &Reservation::new(10, AT)).unwrap();
         assert_eq!(profile.check(), Ok(()));
         change(&mut profile);
         profile.check().unwrap_err()
@@ -138,13 +139,13 @@ mod tests {
     #[test]
     fn an_imported_profile_gives_numbers_that_nobody_gave_since_the_export() {
         let mut old = profile();
-        old.reserve_uids(FolderId::INBOX, 1_000, AT).unwrap();
+        old.reserve_uids(FolderId::INBOX, &Reservation::new(1_000, AT)).unwrap();
         let mut imported = old.clone();
         imported.skip_ahead();
         assert_eq!(imported.check(), Ok(()));
         assert!(imported.differences(&old).is_empty());
-        let since = old.reserve_uids(FolderId::INBOX, 1_000, AT).unwrap();
-        let next = imported.reserve_uids(FolderId::INBOX, 1_000, AT).unwrap();
+        let since = old.reserve_uids(FolderId::INBOX, &Reservation::new(1_000, AT)).unwrap();
+        let next = imported.reserve_uids(FolderId::INBOX, &Reservation::new(1_000, AT)).unwrap();
         assert!(next.first > since.last);
         let folder = old.create_folder("Made since", None, AT).unwrap();
         assert!(imported.create_folder("Made here", None, AT).unwrap() > folder);

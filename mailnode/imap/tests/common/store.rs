@@ -49,7 +49,7 @@ impl MemoryFolder {
             uid_validity: self.uid_validity,
             uid_next: self.uid_next,
             highest_modseq: self.modseq,
-            token: self.modseq,
+            token: Token(0, self.modseq),
             messages: self.messages.values().cloned().collect(),
         }
     }
@@ -277,7 +277,12 @@ impl Account for MemoryAccount {
         Ok(self.store.lock().folder(folder)?.snapshot())
     }
 
-    async fn sync(&self, folder: u32, token: u64) -> Result<Changes<Bytes>, Error> {
+    async fn sync(
+        &self,
+        folder: u32,
+        Token(_, since): Token,
+        _shown: impl FnOnce() -> Shown + Send,
+    ) -> Result<Changes<Bytes>, Error> {
         self.news.lock().await.mark_unchanged();
         let mut inner = self.store.lock();
         let fresh = std::mem::take(&mut inner.fresh);
@@ -285,12 +290,12 @@ impl Account for MemoryAccount {
         if fresh {
             return Ok(Changes::Fresh(folder.snapshot()));
         }
-        let messages = folder.messages.values().filter(|message| message.modseq > token);
-        let vanished = folder.expunged.range((token + 1, 0)..).map(|(_, uid)| *uid);
+        let messages = folder.messages.values().filter(|message| message.modseq > since);
+        let vanished = folder.expunged.range((since + 1, 0)..).map(|(_, uid)| *uid);
         Ok(Changes::Delta(Delta {
             uid_next: folder.uid_next,
             highest_modseq: folder.modseq,
-            token: folder.modseq,
+            token: Token(0, folder.modseq),
             messages: messages.cloned().collect(),
             vanished: vanished.collect(),
         }))

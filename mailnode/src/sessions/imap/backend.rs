@@ -4,11 +4,11 @@ use crate::node::Node;
 use crate::sessions::access::Mail;
 use crate::wire::{Failure, FolderChanges, Message, Opened, UserOp};
 use bytes::Bytes;
-use cluster::mailbox::FlagChange;
+use cluster::mailbox::{FlagChange, Mark, Shown};
 use cluster::{Flag, FolderId};
 use imap::backend::{
     Account, AppendMessage, Appended, Backend, Changes, Copied, Delta, Error, Folder, LoginError, Outcome,
-    Snapshot, SpecialUse, Status, StoreChange, Stored,
+    Snapshot, SpecialUse, Status, StoreChange, Stored, Token,
 };
 use imap::flags::{Flags, SystemFlag};
 use std::sync::Arc;
@@ -119,11 +119,15 @@ fn message(message: Message) -> Shared {
 fn snapshot(opened: Opened) -> Snapshot<Arc<Message>> {
     Snapshot {
         uid_validity: opened.uid_validity,
-        uid_next: opened.uid_next,
-        highest_modseq: opened.highest_modseq,
-        token: opened.highest_modseq,
+        uid_next: opened.marks.uid_next,
+        highest_modseq: opened.marks.highest_modseq,
+        token: token(opened.marks.mark),
         messages: opened.messages.into_iter().map(message).collect(),
     }
+}
+
+fn token(mark: Mark) -> Token {
+    Token(mark.index, mark.sequence)
 }
 
 impl Account for ImapAccount {
@@ -180,14 +184,25 @@ impl Account for ImapAccount {
         self.mail.open(FolderId(folder)).await.map(snapshot).map_err(error)
     }
 
-    async fn sync(&self, folder: u32, token: u64) -> Result<Changes<Arc<Message>>, Error> {
+    async fn sync(
+        &self,
+        folder: u32,
+        since: Token,
+        shown: impl FnOnce() -> imap::backend::Shown + Send,
+    ) -> Result<Changes<Arc<Message>>, Error> {
         // What changes from here on wakes us again; what changed before is in the answer.
         self.news.lock().await.mark_unchanged();
-        Ok(match self.mail.sync(FolderId(folder), token).await.map_err(error)? {
-            FolderChanges::Delta { uid_next, highest_modseq, upserts, vanished } => Changes::Delta(Delta {
-                uid_next,
-                highest_modseq,
-                token: highest_modseq,
+        let since = Mark { index: since.0, sequence: since.1 };
+        let shown = || {
+            let shown = shown();
+            Shown::new(shown.uids.into_iter(), shown.highest_uid, shown.highest_modseq)
+        };
+        Ok(match self.mail.sync(FolderId(folder), since, shown).await.map_err(error)? {
+            FolderChanges::Unknown => return Err(Error::Temporary("the manager changes; try again".into())),
+            FolderChanges::Delta { marks, upserts, vanished } => Changes::Delta(Delta {
+                uid_next: marks.uid_next,
+                highest_modseq: marks.highest_modseq,
+                token: token(marks.mark),
                 messages: upserts.into_iter().map(message).collect(),
                 vanished,
             }),

@@ -45,6 +45,20 @@ fn an_entry_that_moved_away_is_remembered_hidden_and_keeps_no_body() {
 }
 
 #[test]
+fn a_witness_tells_managers_of_a_version_for_as_long_as_a_replica_lacks_it() {
+    let (store, _, _) = new_store();
+    let elsewhere = moved(&entry(1, 1, BlobId::of(&body(1, 300))), &PEERS, 5);
+    commit(&store, vec![put(&elsewhere, &PEERS)]).unwrap();
+    assert!(store.entries(UserId(1), None, 9).unwrap().is_empty(), "it is no copy");
+    assert_eq!(store.versions(UserId(1), None, 9).unwrap(), std::slice::from_ref(&elsewhere));
+    let version = (UserId(1), EntryId(1), elsewhere.digest());
+    for peer in PEERS {
+        commit(&store, vec![Write::Retire { peer, entries: vec![version] }]).unwrap();
+    }
+    assert!(store.versions(UserId(1), None, 9).unwrap().is_empty());
+}
+
+#[test]
 fn an_entry_that_comes_back_is_a_copy_again() {
     let (store, _, _) = new_store();
     let bytes = body(1, 300);

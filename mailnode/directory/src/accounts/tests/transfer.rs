@@ -49,7 +49,7 @@ fn busy_place() -> Accounts<MemoryRecords> {
     now(accounts.add_alias("all@bücher.example", &["alice@example.org".into()])).unwrap();
     now(accounts.update_profile(alice, |profile| profile.create_folder("Work/2026", None, AT))).unwrap();
     now(accounts.set_credentials(alice, Credentials::new("correct horse").unwrap())).unwrap();
-    now(accounts.reserve_uids(alice, FolderId::INBOX, 1_000, AT)).unwrap();
+    now(accounts.reserve_uids(alice, FolderId::INBOX, &Reservation::new(1_000, AT))).unwrap();
     accounts.die_after(Some(1));
     accounts.add("half@example.org").unwrap_err();
     accounts.die_after(None);
@@ -89,7 +89,7 @@ fn accounts_go_from_one_database_to_another_and_the_half_made_stay_behind() {
     assert!(profile.verify_password("correct horse") && profile.folder_named("Work/2026").is_some());
     assert_eq!(now(there.resolve("half@example.org")), Err(AccountError::NotFound));
     // On the way back they are there already, however many UIDs were reserved meanwhile.
-    now(there.reserve_uids(alice[0], FolderId::INBOX, 10, AT)).unwrap();
+    now(there.reserve_uids(alice[0], FolderId::INBOX, &Reservation::new(10, AT))).unwrap();
     assert!(import(&here, &export(&there)).iter().all(|outcome| *outcome == Ok(Imported::Present)));
 }
 
