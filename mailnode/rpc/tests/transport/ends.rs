@@ -26,7 +26,7 @@ async fn a_killed_peer_fails_all_calls_at_once_and_is_called_again_when_it_is_ba
         assert!(matches!(done.unwrap(), Err(Error::ConnectionLost { .. })));
     }
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
-    assert_eq!(handler.running.load(SeqCst), 0);
+    eventually("all handlers ended", || handler.running.load(SeqCst) == 0).await;
     let error = peer.call(ECHO, Bytes::new(), Bytes::new(), LONG).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
 

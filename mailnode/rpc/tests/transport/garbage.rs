@@ -162,7 +162,8 @@ async fn every_breach_of_the_protocol_closes_the_connection_and_is_counted() {
     ];
     for (count, (what, bytes)) in breaches.iter().enumerate() {
         let mut stream = raw_peer(server.address).await;
-        stream.write_all(bytes).await.unwrap();
+        // It may hang up before it has all.
+        let _ = stream.write_all(bytes).await;
         assert!(is_closed(&mut stream).await, "{what}");
         let errors = server.endpoint.metrics().snapshot().protocol_errors;
         assert_eq!(errors, count as u64 + 1, "{what}");
