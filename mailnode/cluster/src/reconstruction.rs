@@ -54,6 +54,11 @@ impl MailMaps {
         bucket.and_then(|bucket| bucket.maps.get(&user)).cloned().unwrap_or_default()
     }
 
+    /// Members whose answer about the bucket is in.
+    pub fn heard(&self, bucket: Bucket) -> BTreeSet<NodeId> {
+        self.buckets.get(&bucket).map(|maps| maps.asked.keys().copied().collect()).unwrap_or_default()
+    }
+
     /// Users whose mail maps are known, complete or not.
     pub fn users(&self) -> usize {
         self.buckets.values().map(|bucket| bucket.maps.len()).sum()
@@ -67,6 +72,13 @@ impl MailMaps {
     /// Something may have been missed: everybody is to be asked again.
     pub fn doubt(&mut self) {
         self.buckets.values_mut().for_each(|bucket| bucket.asked.clear());
+    }
+
+    /// The same for one bucket.
+    pub fn doubt_bucket(&mut self, bucket: Bucket) {
+        if let Some(maps) = self.buckets.get_mut(&bucket) {
+            maps.asked.clear();
+        }
     }
 
     /// What is to be asked of these members, so that the maps of these buckets are complete.
@@ -122,6 +134,9 @@ mod tests {
         assert_eq!((maps.users(), maps.mail_map(UserId(7)).len()), (100, 2));
         let reborn = [(NodeId(1), Incarnation(2)), MEMBERS[1]];
         assert!(maps.questions(&all(), &reborn).iter().all(|question| question.member == NodeId(1)));
+        assert_eq!(maps.heard(Bucket(0)), MEMBERS.map(|(id, _)| id).into());
+        maps.doubt_bucket(Bucket(0));
+        assert_eq!(maps.questions(&all(), &MEMBERS).len(), 2);
         maps.doubt();
         assert_eq!(maps.questions(&all(), &MEMBERS).len(), questions.len());
         assert_eq!(maps.users(), 100, "what is known is not forgotten meanwhile");

@@ -1,75 +1,58 @@
-//! Mail maps of the users of a bucket, rebuilt by asking the members which users of the bucket they hold
-//! fragments for (soft-state reconstruction, DESIGN 5). A member is asked once in each of its lives; the answer
-//! for a bucket costs its share of users, whatever the size of the cluster.
+//! Mail maps of the users that this node manages, rebuilt by asking the members: the shell around
+//! [`cluster::reconstruction`].
 
 use super::lock;
 use crate::node::Node;
 use crate::wire::{Request, Response};
-use cluster::{Bucket, Entry, Incarnation, MailMap, NodeId, UserId};
+use cluster::reconstruction::{BATCH, MailMaps};
+use cluster::{Bucket, Entry, MailMap, NodeId, UserId};
 use futures_util::future::join_all;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Buckets asked for in one call.
-const BATCH: usize = 256;
 const DEADLINE: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
-pub struct BucketKnowledge {
-    buckets: Mutex<BTreeMap<Bucket, BucketMaps>>,
-}
-
-#[derive(Default)]
-struct BucketMaps {
-    /// Members whose answer is in `maps`.
-    asked: BTreeMap<NodeId, Incarnation>,
-    maps: BTreeMap<UserId, MailMap>,
-}
+pub struct BucketKnowledge(Mutex<MailMaps>);
 
 impl BucketKnowledge {
     /// A replica stored an entry.
     pub fn add(&self, entry: &Entry) {
-        let mut buckets = lock(&self.buckets);
-        let bucket = buckets.entry(Bucket::of_user(entry.user)).or_default();
-        let map = bucket.maps.entry(entry.user).or_default();
-        for &node in &entry.replicas.value {
-            map.add(node);
-        }
+        lock(&self.0).add(entry.user, &entry.replicas.value);
     }
 
     /// The user's mail map, complete as far as the members that can be reached are concerned.
     pub async fn mail_map(&self, node: &Arc<Node>, user: UserId) -> MailMap {
-        self.mail_map_and_answered(node, user).await.0
+        self.ask(node, &[Bucket::of_user(user)]).await;
+        lock(&self.0).mail_map(user)
     }
 
     /// And the members that said whether they hold a fragment.
     pub async fn mail_map_and_answered(&self, node: &Arc<Node>, user: UserId) -> (MailMap, BTreeSet<NodeId>) {
         let bucket = Bucket::of_user(user);
         self.ask(node, &[bucket]).await;
-        let buckets = lock(&self.buckets);
-        let Some(known) = buckets.get(&bucket) else { return Default::default() };
-        (known.maps.get(&user).cloned().unwrap_or_default(), known.asked.keys().copied().collect())
+        let maps = lock(&self.0);
+        (maps.mail_map(user), maps.heard(bucket))
     }
 
     /// What members said of a bucket may be old: deliveries are told to its manager, and that is somebody else.
     pub fn doubt(&self, bucket: Bucket) {
-        if let Some(maps) = lock(&self.buckets).get_mut(&bucket) {
-            maps.asked.clear();
-        }
+        lock(&self.0).doubt_bucket(bucket);
     }
 
     /// After a change of view: drops buckets that are not ours, asks for those we gained.
     pub async fn rebuild(&self, node: &Arc<Node>, again: bool) {
         let state = node.topology.now();
-        let ours: Vec<Bucket> = state.user_map.buckets_of(node.id).collect();
         {
-            let mut buckets = lock(&self.buckets);
-            buckets.retain(|bucket, _| state.user_map.manager(*bucket) == Some(node.id));
+            let mut maps = lock(&self.0);
+            maps.keep(&state.user_map, node.id);
             if again {
-                buckets.values_mut().for_each(|bucket| bucket.asked.clear());
+                maps.doubt();
             }
         }
+        let ours: Vec<Bucket> = state.user_map.buckets_of(node.id).collect();
+        // A batch at a time: not everything is asked of everybody at once.
         for batch in ours.chunks(BATCH) {
             self.ask(node, batch).await;
         }
@@ -77,27 +60,13 @@ impl BucketKnowledge {
 
     /// Asks every readable member that was not asked yet for the users of these buckets.
     async fn ask(&self, node: &Arc<Node>, wanted: &[Bucket]) {
-        let calls = node.topology.readable().into_iter().filter_map(|(member, incarnation)| {
-            let buckets: Vec<Bucket> = {
-                let known = lock(&self.buckets);
-                let asked = |bucket: &Bucket| {
-                    known.get(bucket).is_some_and(|maps| maps.asked.get(&member) == Some(&incarnation))
-                };
-                wanted.iter().copied().filter(|bucket| !asked(bucket)).collect()
+        let questions = lock(&self.0).questions(wanted, &node.topology.readable());
+        join_all(questions.into_iter().map(|question| async move {
+            let request = Request::Users { buckets: question.buckets.clone() };
+            let Ok(Response::Users(users)) = node.call(question.member, request, DEADLINE).await else {
+                return;
             };
-            (!buckets.is_empty()).then_some((member, incarnation, buckets))
-        });
-        let calls: Vec<_> = calls.collect();
-        join_all(calls.into_iter().map(|(member, incarnation, buckets)| async move {
-            let request = Request::Users { buckets: buckets.clone() };
-            let Ok(Response::Users(users)) = node.call(member, request, DEADLINE).await else { return };
-            let mut known = lock(&self.buckets);
-            for (user, bucket) in users {
-                known.entry(bucket).or_default().maps.entry(user).or_default().add(member);
-            }
-            for bucket in buckets {
-                known.entry(bucket).or_default().asked.insert(member, incarnation);
-            }
+            lock(&self.0).answered(&question, users.into_iter().map(|(user, _)| user));
         }))
         .await;
     }
