@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use support::server::Server;
-use support::suite::{AT, Shared};
+use support::suite::AT;
 use support::{new_key, token};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -207,7 +207,7 @@ fn list_key(n: usize) -> Key {
 
 /// Appends to lists that others append to, reserves UIDs that others reserve, makes accounts.
 async fn load(worker: usize, tikv: Arc<Tikv>, user: cluster::UserId, stop: Arc<AtomicBool>) -> Told {
-    let accounts = Accounts::new(Shared(tikv.clone()), rand::random);
+    let accounts = Accounts::new(tikv.clone(), rand::random);
     let mut told = Told::default();
     let mut round = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -247,7 +247,7 @@ async fn load(worker: usize, tikv: Arc<Tikv>, user: cluster::UserId, stop: Arc<A
 async fn pd_and_tikv_killed_for_four_seconds_under_load_lose_and_double_nothing() {
     let mut server = Server::start();
     let nodes = [Arc::new(server.client()), Arc::new(server.client())];
-    let accounts = Accounts::new(Shared(nodes[0].clone()), rand::random);
+    let accounts = Accounts::new(nodes[0].clone(), rand::random);
     accounts.add_domain("example.org").await.unwrap();
     let user = accounts.add_user("shared@example.org", Credentials::Locked, 0, AT).await.unwrap().id;
     let stop = Arc::new(AtomicBool::new(false));

@@ -6,13 +6,12 @@ use cluster::mailbox::Reservation;
 use cluster::{FolderId, UserId};
 use directory::accounts::transfer::{Cursor, Imported, Line};
 use directory::{AccountError, Accounts, Credentials, Records};
-use std::sync::Arc;
 use support::embedded::OneNode;
 use support::server::Server;
-use support::suite::{AT, Shared};
+use support::suite::AT;
 
-fn over<R: Records>(records: R) -> Accounts<Shared<R>> {
-    Accounts::new(Shared(Arc::new(records)), rand::random)
+fn over<R: Records>(records: R) -> Accounts<R> {
+    Accounts::new(records, rand::random)
 }
 
 async fn export<R: Records>(accounts: &Accounts<R>) -> Vec<Line> {

@@ -176,6 +176,32 @@ pub trait Records: Send + Sync {
     ) -> impl Future<Output = Result<Vec<(Key, Read)>, DatabaseError>> + Send;
 }
 
+/// Shared by several.
+impl<R: Records> Records for std::sync::Arc<R> {
+    async fn read(&self, key: &Key, stale: bool) -> Result<Read, DatabaseError> {
+        R::read(self, key, stale).await
+    }
+
+    async fn compare_and_set(
+        &self,
+        key: &Key,
+        expected: u64,
+        token: Token,
+        value: Option<Bytes>,
+    ) -> Result<u64, DatabaseError> {
+        R::compare_and_set(self, key, expected, token, value).await
+    }
+
+    async fn list(
+        &self,
+        kind: Kind,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Read)>, DatabaseError> {
+        R::list(self, kind, after, limit).await
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -90,7 +90,7 @@ impl Records for Backend {
     async fn read(&self, key: &Key, stale: bool) -> Result<Read, DatabaseError> {
         match self {
             Self::Embedded(client) => client.read(key, stale).await,
-            Self::Tikv(tikv) => tikv.read(key, stale).await,
+            Self::Tikv(tikv) => tikv.records().read(key, stale).await,
         }
     }
 
@@ -103,7 +103,7 @@ impl Records for Backend {
     ) -> Result<u64, DatabaseError> {
         match self {
             Self::Embedded(client) => client.compare_and_set(key, expected, token, value).await,
-            Self::Tikv(tikv) => tikv.compare_and_set(key, expected, token, value).await,
+            Self::Tikv(tikv) => tikv.records().compare_and_set(key, expected, token, value).await,
         }
     }
 
@@ -115,7 +115,7 @@ impl Records for Backend {
     ) -> Result<Vec<(Key, Read)>, DatabaseError> {
         match self {
             Self::Embedded(client) => client.list(kind, after, limit).await,
-            Self::Tikv(tikv) => tikv.list(kind, after, limit).await,
+            Self::Tikv(tikv) => tikv.records().list(kind, after, limit).await,
         }
     }
 }

@@ -4,8 +4,6 @@ use super::backend::{FIELD, RemoteStatus};
 use crate::config::TikvDatabaseConfig;
 use crate::running::StartError;
 use crate::wire::Failure;
-use bytes::Bytes;
-use directory::{DatabaseError, Key, Kind, Read, Records, Token};
 use directory_tikv::{Position, Tikv, TikvConfig, Tls};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -54,6 +52,10 @@ impl TikvBackend {
         Ok(Self(Box::new(Tikv::new(settings(config)).map_err(wrong)?)))
     }
 
+    pub const fn records(&self) -> &Tikv {
+        &self.0
+    }
+
     /// # Errors
     /// While TiKV was never reached.
     pub async fn is_reachable(&self) -> Result<(), Failure> {
@@ -87,30 +89,5 @@ impl TikvBackend {
             Ok(done) => tracing::debug!(?done, "user database: maintenance of TiKV"),
             Err(error) => tracing::warn!(%error, "user database: maintenance of TiKV"),
         }
-    }
-}
-
-impl Records for TikvBackend {
-    async fn read(&self, key: &Key, stale: bool) -> Result<Read, DatabaseError> {
-        self.0.read(key, stale).await
-    }
-
-    async fn compare_and_set(
-        &self,
-        key: &Key,
-        expected: u64,
-        token: Token,
-        value: Option<Bytes>,
-    ) -> Result<u64, DatabaseError> {
-        self.0.compare_and_set(key, expected, token, value).await
-    }
-
-    async fn list(
-        &self,
-        kind: Kind,
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<(Key, Read)>, DatabaseError> {
-        self.0.list(kind, after, limit).await
     }
 }

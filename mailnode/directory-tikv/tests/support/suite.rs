@@ -140,7 +140,7 @@ async fn of_writers_at_once_one_wins_each_version<R: Records + 'static>(records:
 }
 
 async fn accounts_are_made_and_removed<R: Records>(records: &Arc<R>) {
-    let accounts = Accounts::new(Shared(records.clone()), random);
+    let accounts = Accounts::new(records.clone(), random);
     accounts.add_domain("example.org").await.unwrap();
     assert_eq!(accounts.add_domain("EXAMPLE.org").await, Err(AccountError::AlreadyExists));
     let alice = accounts.add_user("Alice@example.org", Credentials::Locked, 0, AT).await.unwrap().id;
@@ -178,7 +178,7 @@ async fn accounts_are_made_and_removed<R: Records>(records: &Arc<R>) {
 }
 
 async fn managers_at_once_never_reserve_a_uid_twice<R: Records + 'static>(records: &Arc<R>) {
-    let accounts = Arc::new(Accounts::new(Shared(records.clone()), random));
+    let accounts = Arc::new(Accounts::new(records.clone(), random));
     accounts.add_domain("uids.example").await.unwrap();
     let user = accounts.add_user("u@uids.example", Credentials::Locked, 0, AT).await.unwrap().id;
     let mut tasks = Vec::new();
@@ -209,32 +209,4 @@ async fn managers_at_once_never_reserve_a_uid_twice<R: Records + 'static>(record
         }
     }
     assert_eq!(firsts.into_iter().collect::<Vec<_>>(), (0..50).map(|n| n * 10 + 1).collect::<Vec<_>>());
-}
-
-/// [`Accounts`] wants to own its database.
-pub struct Shared<R>(pub Arc<R>);
-
-impl<R: Records> Records for Shared<R> {
-    async fn read(&self, key: &Key, stale: bool) -> Result<Read, DatabaseError> {
-        self.0.read(key, stale).await
-    }
-
-    async fn compare_and_set(
-        &self,
-        key: &Key,
-        expected: u64,
-        token: directory::Token,
-        value: Option<Bytes>,
-    ) -> Result<u64, DatabaseError> {
-        self.0.compare_and_set(key, expected, token, value).await
-    }
-
-    async fn list(
-        &self,
-        kind: Kind,
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<(Key, Read)>, DatabaseError> {
-        self.0.list(kind, after, limit).await
-    }
 }
