@@ -425,9 +425,9 @@ pub fn decode<T: serde::de::DeserializeOwned>(
     head: &Bytes,
     body: Bytes,
 ) -> Result<(Timestamp, T, Bytes), postcard::Error> {
-    let (coded, bytes) = if head.is_empty() { (&body, Bytes::new()) } else { (head, body.clone()) };
-    let (clock, message) = postcard::from_bytes(coded)?;
-    Ok((clock, message, bytes))
+    let long = head.is_empty();
+    let (clock, message) = postcard::from_bytes(if long { &body } else { head })?;
+    Ok((clock, message, if long { Bytes::new() } else { body }))
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub fn choose(
     mail_map: &MailMap,
     random: u64,
 ) -> Vec<NodeId> {
-    let (first, rest): (Vec<&Candidate>, Vec<&Candidate>) = match policy {
+    let (mut chosen, rest): (Vec<&Candidate>, Vec<&Candidate>) = match policy {
         Policy::Static => (order.iter().collect(), Vec::new()),
         Policy::Random => {
             (draw(&mut Shuffle::new(order.iter().collect(), random), copies + STAND_INS), Vec::new())
@@ -68,7 +68,6 @@ pub fn choose(
             (near, rest)
         }
     };
-    let mut chosen = first;
     chosen.extend(rest);
     // Stable: keeps the order above within each class.
     let overload_matters = matches!(policy, Policy::Spread(_));

@@ -287,11 +287,10 @@ pub async fn admit_unread(
     mailbox: &mut Mailbox,
     folder: FolderId,
 ) -> Result<(), Failure> {
-    let unread = mailbox.unread.clone();
-    if mailbox.index.admits(folder, &unread) {
+    if mailbox.index.admits(folder, &mailbox.unread) {
         return Ok(());
     }
-    if node.topology.readable().iter().any(|(member, _)| unread.contains(member)) {
+    if node.topology.readable().iter().any(|(member, _)| mailbox.unread.contains(member)) {
         return Err(Failure::Temporary("too few nodes that hold this mailbox answered; try again".into()));
     }
     reserve(node, cell, mailbox, folder, UID_BLOCK).await.map(|_| ())

@@ -122,21 +122,24 @@ impl Store {
 
     /// A page of a fragment: at most `limit` entries after `after`, in order of ids.
     pub fn entries(&self, user: UserId, after: Option<EntryId>, limit: usize) -> Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        self.visit_entries(user, after, false, &mut |entry| {
-            if entries.len() < limit {
-                entries.push(entry);
-            }
-            entries.len() < limit
-        })?;
-        Ok(entries)
+        self.page(user, after, false, limit)
     }
 
     /// As [`Store::entries`], with the versions of entries elsewhere that a replica still has to get from here: a
     /// witness may be the only one left who knows of a change.
     pub fn versions(&self, user: UserId, after: Option<EntryId>, limit: usize) -> Result<Vec<Entry>> {
+        self.page(user, after, true, limit)
+    }
+
+    fn page(
+        &self,
+        user: UserId,
+        after: Option<EntryId>,
+        witnessed: bool,
+        limit: usize,
+    ) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
-        self.visit_entries(user, after, true, &mut |entry| {
+        self.visit_entries(user, after, witnessed, &mut |entry| {
             if entries.len() < limit {
                 entries.push(entry);
             }

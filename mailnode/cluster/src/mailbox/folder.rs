@@ -26,10 +26,8 @@ pub struct Known {
     pub void: Option<(u32, u32)>,
 }
 
-impl Known {
-    fn voids(&self, number: u32) -> bool {
-        self.void.is_some_and(|(from, to)| (from..=to).contains(&number))
-    }
+fn is_in(void: Option<(u32, u32)>, number: u32) -> bool {
+    void.is_some_and(|(from, to)| (from..=to).contains(&number))
 }
 
 /// What is asked of the profile.
@@ -150,8 +148,9 @@ impl FolderIndex {
         };
         let mut higher = self.reservations.iter().filter(|block| block.first > uid.number);
         self.is_void(uid.number)
-            || higher
-                .any(|block| block.reserved < uid.assigned || block.known.voids(uid.number) || unread(block))
+            || higher.any(|block| {
+                block.reserved < uid.assigned || is_in(block.known.void, uid.number) || unread(block)
+            })
     }
 
     /// Gives up our block from here on: what was written with these numbers may be on a disk or not.
@@ -162,7 +161,7 @@ impl FolderIndex {
     }
 
     pub(super) fn is_void(&self, number: u32) -> bool {
-        self.void.is_some_and(|(from, to)| (from..=to).contains(&number))
+        is_in(self.void, number)
     }
 
     /// A version of a message has this number.

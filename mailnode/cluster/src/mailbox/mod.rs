@@ -122,7 +122,10 @@ impl MailboxIndex {
         };
         let was_visible = self.is_visible(&before);
         if was_visible && after.is_live() && same_place(&before, &after) {
-            self.changed_under_sessions(&after);
+            if let Some(uid) = after.location.uid {
+                self.folder(after.location.folder).changed(uid.number);
+            }
+            self.stamp_if_shown(&after);
             return true;
         }
         if was_visible {
@@ -149,11 +152,9 @@ impl MailboxIndex {
         }
     }
 
-    fn changed_under_sessions(&mut self, entry: &Entry) {
+    /// Sessions notice a change by its MODSEQ: one that came without a higher one waits for it.
+    fn stamp_if_shown(&mut self, entry: &Entry) {
         let folder = self.folder(entry.location.folder);
-        if let Some(uid) = entry.location.uid {
-            folder.changed(uid.number);
-        }
         if folder.opened && entry.modseq <= folder.highest_modseq {
             self.unstamped.insert(entry.id);
         }
@@ -188,7 +189,7 @@ impl MailboxIndex {
             self.unnumbered.insert(other);
         }
         self.folder(entry.location.folder).show(uid.number, id);
-        self.changed_under_sessions(entry);
+        self.stamp_if_shown(entry);
     }
 
     fn folder(&mut self, id: FolderId) -> &mut FolderIndex {
@@ -339,7 +340,9 @@ impl MailboxIndex {
                 after.merge(&before);
                 if self.is_visible(&before) {
                     changed.insert(before.location.folder);
-                    self.take_away(&before);
+                    if !(after.is_live() && same_place(&before, &after)) {
+                        self.take_away(&before);
+                    }
                 }
             }
             let id = after.id;
