@@ -10,11 +10,10 @@ import os
 import secrets
 import signal
 import subprocess
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+import http_client
 from ports import free_block
 from process import Process
 from wait import eventually
@@ -57,19 +56,8 @@ class Node:
 
     def http(self, method, path, body=None, token=None):
         """(status, text). `token`: None is the right one, '' is none."""
-        request = urllib.request.Request(self.url + path, method=method)
         token = self.token_file.read_text().strip() if token is None else token
-        if token:
-            request.add_header("Authorization", f"Bearer {token}")
-        if body is not None:
-            request.data = json.dumps(body).encode()
-            request.add_header("Content-Type", "application/json")
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
+        return http_client.ask(self.url + path, method, body, token)
 
     def is_ready(self):
         return self.http("GET", "/readyz", token="")[0] == 200
@@ -203,9 +191,10 @@ class Cluster(Accounts):
 
 
 @contextlib.contextmanager
-def started(directory, **options):
-    """A `Cluster` that runs and has its domain, while the block lasts."""
+def started(directory, prepare=lambda made: None, **options):
+    """A `Cluster` that runs and has its domain, while the block lasts. `prepare` is done to it before it starts."""
     made = Cluster(directory, **options)
+    prepare(made)
     try:
         made.start()
         made.add_domain()

@@ -80,11 +80,15 @@ class Ledger:
 
     def check(self, node, users):
         """Reads everything through a node; the number of messages read."""
+        return self.compare(node, lambda user: clients.imap(node, user), users)
+
+    def compare(self, place, connect, users, folders=FOLDERS):
+        """Reads these folders of everybody over connections made by `connect`; the number of messages read."""
         problems, count = [], 0
         for user in users:
             found = {}
-            imap = clients.imap(node, user)
-            for folder in FOLDERS:
+            imap = connect(user)
+            for folder in folders:
                 clients.ok(imap.select(folder, readonly=True))
                 validity = clients.uid_validity(imap)
                 for uid, (flags, body) in clients.fetch(imap).items():
@@ -98,7 +102,7 @@ class Ledger:
             imap.logout()
             problems += self._differences(user.address, found)
         problems += self.problems
-        assert not problems, f"through {node}: {len(problems)} problems: {problems[:12]}; phases: {self.phases}"
+        assert not problems, f"through {place}: {len(problems)} problems: {problems[:12]}; phases: {self.phases}"
         return count
 
     @staticmethod

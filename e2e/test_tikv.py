@@ -1,7 +1,6 @@
 """Accounts in TiKV: real nodes, TiKV's real client and protocols, the test server of e2e/tikv (docs/tikv.md says what that does
 not prove). What nodes know goes on working while TiKV is away; what must write gets a temporary error, and says so."""
 
-import contextlib
 import imaplib
 import threading
 import time
@@ -22,16 +21,8 @@ PATIENCE = 5.0
 AWAY = "the user database"
 
 
-@contextlib.contextmanager
 def nodes_on_tikv(directory, server, count=3, prefix="prickle/"):
-    made = clusters.Cluster(directory, count=count)
-    put_accounts_into(made, server, prefix)
-    try:
-        made.start()
-        made.add_domain()
-        yield made
-    finally:
-        made.close()
+    return clusters.started(directory, lambda made: put_accounts_into(made, server, prefix), count=count)
 
 
 @pytest.fixture(scope="module")

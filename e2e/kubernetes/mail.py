@@ -8,10 +8,9 @@ import smtplib
 import socket
 import ssl
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 
+import http_client
 from wait import eventually
 
 imaplib._MAXLINE = 10_000_000
@@ -158,17 +157,9 @@ class Mail:
         addresses = [self.address_of(pod)] if pod else [p["status"]["podIP"] for p in self.ready_pods().values()]
         failure = AssertionError("no pod is ready")
         for address in addresses:
-            request = urllib.request.Request(f"http://{address}:{POD_PORTS['http']}{path}", method=method)
-            request.add_header("Authorization", f"Bearer {self.token}")
-            if body is not None:
-                request.data = json.dumps(body).encode()
-                request.add_header("Content-Type", "application/json")
+            url = f"http://{address}:{POD_PORTS['http']}{path}"
             try:
-                with urllib.request.urlopen(request, timeout=20) as answer:
-                    return answer.status, answer.read().decode()
-            except urllib.error.HTTPError as error:
-                with error:
-                    return error.code, error.read().decode()
+                return http_client.ask(url, method, body, self.token, timeout=20)
             except OSError as error:
                 failure = error
         raise failure

@@ -31,28 +31,7 @@ class Recorder(Ledger):
         places = {"the Service": None}
         places |= {name: pod["status"]["podIP"] for name, pod in mail.ready_pods().items()}
         for place, address in places.items():
-            count = self._check(place, lambda user, address=address: mail.imap(user, address), users)
-        return count
-
-    def _check(self, place, connect, users):
-        problems, count = [], 0
-        for user in users:
-            found = {}
-            imap = connect(user)
-            clients.ok(imap.select("INBOX", readonly=True))
-            validity = clients.uid_validity(imap)
-            for uid, (flags, body) in clients.fetch(imap).items():
-                identity = self._identify(body)
-                if identity is None:
-                    problems.append(f"UID {uid} of {user.address} is damaged: {body[:300]!r}")
-                    continue
-                found.setdefault(identity, []).append(("INBOX", uid, flags))
-                self.saw(user.address, "INBOX", validity, uid, identity)
-                count += 1
-            imap.logout()
-            problems += self._differences(user.address, found)
-        problems += self.problems
-        assert not problems, f"through {place}: {len(problems)} problems: {problems[:12]}; phases: {self.phases}"
+            count = self.compare(place, lambda user, address=address: mail.imap(user, address), users, ["INBOX"])
         return count
 
 
