@@ -124,8 +124,6 @@ async fn view_loop(node: Arc<Node>) {
         let state = views.borrow_and_update().clone();
         tracing::info!(epoch = state.view.epoch.0, members = state.view.members.len(), "view installed");
         node.users.install_view(&state).await;
-        // We may have missed a view in which somebody else was told what we were not: read the fragments again.
-        node.manager.notices_lost();
         node.manager.knowledge.rebuild(&node, false).await;
         node.watchers.wake_all();
         let node = node.clone();

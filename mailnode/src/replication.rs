@@ -36,8 +36,10 @@ pub struct Pushed {
     pub durable: Vec<Entry>,
     /// On fewer: it may yet get lost.
     pub endangered: Vec<Entry>,
-    /// On none.
+    /// On none as far as we know.
     pub lost: Vec<Entry>,
+    /// On none: no replica has the body.
+    pub bodiless: Vec<Entry>,
     /// Versions that replicas have and that know more than what was pushed.
     pub newer: Vec<Entry>,
 }
@@ -71,21 +73,24 @@ impl Replication {
             .await;
             for (replica, page, answer) in answers {
                 for (&at, outcome) in page.iter().zip(answer) {
-                    match outcome.unwrap_or(Updated::NoBody) {
-                        Updated::Same => round.acks[at].push((replica, entries[at].digest())),
-                        Updated::Newer(newer) => {
+                    match outcome {
+                        Some(Updated::Same) => round.acks[at].push((replica, entries[at].digest())),
+                        Some(Updated::Newer(newer)) => {
                             round.acks[at].push((replica, newer.digest()));
                             pushed.newer.push(*newer);
                         }
-                        Updated::NoBody => {}
+                        Some(Updated::NoBody) => round.bodiless[at] += 1,
+                        None => {}
                     }
                 }
             }
         }
-        for (entry, acks) in entries.into_iter().zip(round.acks) {
+        for (at, (entry, acks)) in entries.into_iter().zip(round.acks).enumerate() {
             self.retire(&entry, &acks);
             if acks.len() >= round.copies {
                 pushed.durable.push(entry);
+            } else if round.bodiless[at] > 0 && round.bodiless[at] == round.asked[at].len() {
+                pushed.bodiless.push(entry);
             } else if acks.is_empty() {
                 pushed.lost.push(entry);
             } else {
@@ -132,6 +137,8 @@ struct Round {
     copies: usize,
     asked: Vec<BTreeSet<NodeId>>,
     acks: Vec<Vec<(NodeId, u64)>>,
+    /// How many said that they have no body for it.
+    bodiless: Vec<usize>,
 }
 
 impl Round {
@@ -140,6 +147,7 @@ impl Round {
             copies: node.settings.replication.min_copies,
             asked: vec![BTreeSet::new(); entries.len()],
             acks: vec![Vec::new(); entries.len()],
+            bodiless: vec![0; entries.len()],
         }
     }
 
@@ -161,7 +169,8 @@ impl Round {
             for &replica in &entry.replicas.value {
                 hopeful += ask(asked, replica);
             }
-            if hopeful >= self.copies {
+            // A witness stands in for a replica that is away, not for a body that is.
+            if hopeful >= self.copies || (self.acks[at].is_empty() && self.bodiless[at] > 0) {
                 continue;
             }
             for witness in user_map.order(Bucket::of_user(entry.user)) {
@@ -175,7 +184,7 @@ impl Round {
     }
 }
 
-/// Sends new versions to one replica; None for those that it did not take. The manager hears of a message as soon
+/// Sends new versions to one replica; None for those of which it is not known whether it took them. The manager hears of a message as soon
 /// as its first copy is on disk, so another replica may still be writing the body: it is asked again until it has
 /// it. Were it left to redelivery, a UID would be on one disk while clients are shown it.
 async fn update_replica(
@@ -187,7 +196,10 @@ async fn update_replica(
     let begun = Instant::now();
     let mut outcomes: Vec<Option<Updated>> = page.iter().map(|_| None).collect();
     loop {
-        let open: Vec<usize> = (0..page.len()).filter(|&at| outcomes[at].is_none()).collect();
+        let is_open = |outcome: &Option<Updated>| matches!(outcome, None | Some(Updated::NoBody));
+        let open: Vec<usize> = (0..page.len()).filter(|&at| is_open(&outcomes[at])).collect();
+        // An answer that gets lost may be another than the last one.
+        open.iter().for_each(|&at| outcomes[at] = None);
         let updates = open
             .iter()
             .filter_map(|&at| entries.get(page[at]))
@@ -197,11 +209,9 @@ async fn update_replica(
             return outcomes;
         };
         for (at, outcome) in open.into_iter().zip(answer) {
-            if !matches!(outcome, Updated::NoBody) {
-                outcomes[at] = Some(outcome);
-            }
+            outcomes[at] = Some(outcome);
         }
-        if outcomes.iter().all(Option::is_some) || begun.elapsed() > DEADLINE {
+        if !outcomes.iter().any(is_open) || begun.elapsed() > DEADLINE {
             return outcomes;
         }
         tokio::time::sleep(BODY_ON_ITS_WAY).await;

@@ -21,8 +21,10 @@ use std::time::Duration;
 /// Simulated time in which a cluster must be ready, and in which it must agree once failures stopped.
 const READY: Duration = Duration::from_secs(30);
 const AGREE: Duration = Duration::from_secs(240);
-/// An answer when nothing is wrong.
+/// An answer when nothing is wrong, and one that is not to try again. A node whose clock was ahead is refused until
+/// time has caught up.
 const ANSWER: Duration = Duration::from_secs(15);
+const SERVED: Duration = Duration::from_secs(60);
 /// Copies of each message.
 const COPIES: usize = 2;
 
@@ -220,25 +222,45 @@ impl History {
         }
     }
 
-    /// One thing done while nothing is wrong.
+    /// One thing done while nothing is wrong, again if the node says so.
     fn ask(&mut self, host: usize, work: Work) -> Option<Done> {
-        let told = format!("{work:?}");
+        let told = shortened(&format!("{work:?}"));
+        let begun = self.world.now;
+        loop {
+            let Some(done) = self.ask_once(host, work.clone())? else {
+                let what = format!("node-{host}: {told}: no answer in {ANSWER:?}");
+                self.clients.model.violate("available", what);
+                return None;
+            };
+            if done.is_to_be_repeated() && self.world.now < begun + SERVED {
+                self.pause(Duration::from_secs(1));
+                continue;
+            }
+            let summary = done.summary();
+            if summary.starts_with("NO") {
+                self.clients.model.violate("available", format!("node-{host}: {told}: {summary}"));
+            }
+            return Some(done);
+        }
+    }
+
+    fn ask_once(&mut self, host: usize, work: Work) -> Option<Option<Done>> {
         let ticket = self.world.begin(host, work)?;
         let begun = self.world.now;
         while self.world.now < begun + ANSWER {
             self.world.tick();
             if let Some((_, done)) = self.world.finished().into_iter().find(|(id, _)| *id == ticket.id) {
-                let summary = done.summary();
-                if summary.starts_with("NO") {
-                    let what = format!("node-{host}: {}: {summary}", shortened(&told));
-                    self.clients.model.violate("available", what);
-                }
-                return Some(done);
+                return Some(Some(done));
             }
         }
-        let what = format!("node-{host}: {}: no answer in {ANSWER:?}", shortened(&told));
-        self.clients.model.violate("available", what);
-        None
+        Some(None)
+    }
+
+    fn pause(&mut self, time: Duration) {
+        let begun = self.world.now;
+        while self.world.now < begun + time {
+            self.world.tick();
+        }
     }
 
     /// All of an account's mail, as a client at this node sees it.
@@ -263,30 +285,24 @@ impl History {
         self.check_deliveries();
     }
 
+    /// All nodes show the same, all of what was promised, and its bodies.
     fn check_account(&mut self, account: usize) {
         let user = self.users[account];
-        let mut first: Option<BTreeMap<FolderId, Opened>> = None;
-        for host in 0..self.world.hosts.len() {
-            let Some(mailbox) = self.mailbox(host, user) else { continue };
-            match &first {
-                None => {
-                    self.clients.model.check(account, &mailbox);
-                    first = Some(mailbox);
-                }
-                Some(first) => {
-                    let (was, now) = (shape(first), shape(&mailbox));
-                    if let Some((was, now)) = was.iter().zip(&now).find(|(was, now)| was != now) {
-                        let what =
-                            format!("node-{host} shows {user} other mail than node-0: {now:?}, not {was:?}");
-                        self.clients.model.violate("convergent", what);
-                    }
-                }
+        let begun = self.world.now;
+        let shown = loop {
+            let hosts = 0..self.world.hosts.len();
+            let shown: Vec<_> = hosts.filter_map(|host| Some((host, self.mailbox(host, user)?))).collect();
+            let Some(difference) = difference(&shown) else { break shown };
+            if self.world.now > begun + SERVED {
+                self.clients.model.violate("convergent", format!("of {user}, {difference}"));
+                break shown;
             }
-        }
+            self.pause(Duration::from_secs(1));
+        };
+        let Some((_, first)) = shown.into_iter().next() else { return };
+        self.clients.model.check(account, &first);
         let hosts = self.world.hosts.len();
-        for (number, message) in
-            first.into_iter().flatten().flat_map(|(_, opened)| opened.messages).enumerate()
-        {
+        for (number, message) in first.into_values().flat_map(|opened| opened.messages).enumerate() {
             let work = Work::Body { user, message: Box::new(message.clone()) };
             if let Some(Done::Body(Ok(body))) = self.ask(number % hosts, work) {
                 self.clients.body_read(&message, &body);
@@ -356,6 +372,17 @@ fn shape(mailbox: &BTreeMap<FolderId, Opened>) -> Vec<(FolderId, u32, Vec<String
     folders
         .map(|(&id, opened)| (id, opened.uid_validity, opened.messages.iter().map(line).collect()))
         .collect()
+}
+
+/// How a node's mail differs from the first one's.
+fn difference(shown: &[(usize, BTreeMap<FolderId, Opened>)]) -> Option<String> {
+    let (_, first) = shown.first()?;
+    let first = shape(first);
+    shown.iter().find_map(|(host, mailbox)| {
+        let mailbox = shape(mailbox);
+        let (was, now) = first.iter().zip(&mailbox).find(|(was, now)| was != now)?;
+        Some(format!("node-{host} shows {now:?}, not {was:?}"))
+    })
 }
 
 fn shortened(text: &str) -> String {

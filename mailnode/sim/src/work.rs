@@ -88,6 +88,23 @@ pub enum Done {
 }
 
 impl Done {
+    /// True if the answer was, or was in part, to try again.
+    pub fn is_to_be_repeated(&self) -> bool {
+        let failure = match self {
+            Self::Delivered(outcomes) => outcomes.iter().find_map(|(_, outcome)| outcome.as_ref().err()),
+            Self::Appended(outcome) => outcome.as_ref().err(),
+            Self::Folders(outcome) => outcome.as_ref().err(),
+            Self::Changed(outcome) => outcome.as_ref().err(),
+            Self::Opened(outcome) => outcome.as_ref().err(),
+            Self::Synced(outcome) => outcome.as_ref().err(),
+            Self::Stored(outcome) => outcome.as_ref().err(),
+            Self::Expunged(outcome) => outcome.as_ref().err(),
+            Self::Copied(outcome) => outcome.as_ref().err(),
+            Self::Body(outcome) => outcome.as_ref().err(),
+        };
+        matches!(failure, Some(Failure::Temporary(_)))
+    }
+
     /// For the trace.
     pub fn summary(&self) -> String {
         match self {

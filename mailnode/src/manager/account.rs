@@ -20,7 +20,8 @@ pub const PASSWORD_CHECKS: usize = 4;
 
 #[derive(Default)]
 pub struct ProfileCache {
-    cached: Mutex<Option<(Arc<Profile>, Instant)>>,
+    /// With the time it was asked for; none if it is to be asked for again.
+    cached: Mutex<Option<(Arc<Profile>, Option<Instant>)>>,
     /// Keyed hash of the last password that was right, with the credentials it was right for.
     proven: Mutex<Option<(blake3::Hash, Arc<Profile>)>>,
 }
@@ -33,12 +34,19 @@ impl ProfileCache {
     pub async fn current(&self, node: &Arc<Node>, user: UserId) -> Result<Arc<Profile>, Failure> {
         let cached = lock(&self.cached).clone();
         match cached {
-            Some((profile, at)) if at.elapsed() < FRESH => Ok(profile),
+            Some((profile, Some(at))) if at.elapsed() < FRESH => Ok(profile),
             Some((stale, _)) => match self.refreshed(node, user).await {
                 Err(Failure::Temporary(_)) => Ok(stale),
                 outcome => outcome,
             },
             None => self.refreshed(node, user).await,
+        }
+    }
+
+    /// Another manager may have changed the profile: it is asked for anew, if it can be had.
+    pub fn doubt(&self) {
+        if let Some((_, at)) = lock(&self.cached).as_mut() {
+            *at = None;
         }
     }
 
@@ -58,7 +66,7 @@ impl ProfileCache {
             Some((known, _)) if *known == profile => known,
             _ => Arc::new(profile),
         };
-        *cached = Some((kept.clone(), Instant::now()));
+        *cached = Some((kept.clone(), Some(Instant::now())));
         kept
     }
 

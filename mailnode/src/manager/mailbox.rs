@@ -6,7 +6,7 @@ use crate::environment;
 use crate::node::Node;
 use crate::wire::{Failure, Numbered, Request, Response};
 use cluster::mailbox::Reservation;
-use cluster::{Bucket, Entry, FolderId, Incarnation, MailboxIndex, NodeId, Timestamp, UserId};
+use cluster::{Bucket, Entry, Epoch, FolderId, Incarnation, MailboxIndex, NodeId, Timestamp, UserId};
 use directory::Profile;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +37,8 @@ pub struct Mailbox {
     fetched: Option<Instant>,
     /// The profile whose reservations the index knows.
     profile: Option<Arc<Profile>>,
+    /// The view in which the index was last brought up to date.
+    epoch: Option<Epoch>,
 }
 
 impl Mailbox {
@@ -49,6 +51,7 @@ impl Mailbox {
             number_again: None,
             fetched: None,
             profile: None,
+            epoch: None,
         }
     }
 
@@ -77,12 +80,15 @@ impl Mailbox {
         node.clock.now()
     }
 
+    /// If another manager has reserved UIDs since we last heard, what it has numbered is only in the fragments.
     fn know(&mut self, profile: &Arc<Profile>) {
         if self.profile.as_ref().is_some_and(|known| Arc::ptr_eq(known, profile)) {
             return;
         }
         for folder in profile.folders.values() {
-            self.index.set_reservations(folder.id, &folder.uid_blocks, folder.next_uid);
+            if self.index.set_reservations(folder.id, &folder.uid_blocks, folder.next_uid) {
+                self.built_from.clear();
+            }
         }
         self.profile = Some(profile.clone());
     }
@@ -106,20 +112,30 @@ pub async fn refresh(
         // From here on deliveries are noted; those from before are in the fragments that are fetched next.
         incoming.wanted = true;
     }
+    let epoch = node.topology.now().view.epoch;
+    let other_view = mailbox.epoch != Some(epoch);
+    let standing_in = !node.topology.is_manager(cell.user);
+    if other_view || standing_in && mailbox.fetched.is_none_or(|at| at.elapsed() > STAND_IN_FRESHNESS) {
+        // Somebody else may have been, or be, at work: told of deliveries, and numbering them.
+        mailbox.built_from.clear();
+        if standing_in {
+            node.manager.knowledge.doubt(Bucket::of_user(cell.user));
+        }
+        cell.profile.doubt();
+    }
+    let mut profile = cell.profile.current(node, cell.user).await?;
+    mailbox.know(&profile);
     fetch_fragments(node, cell, mailbox).await?;
     mailbox.begin();
-    let profile = cell.profile.current(node, cell.user).await?;
+    mailbox.epoch = Some(epoch);
     let incoming = std::mem::take(&mut lock(&cell.incoming).entries);
     mailbox.learn(incoming);
-    mailbox.know(&profile);
-    let profile = if mailbox.index.is_behind() {
-        // Another manager is, or was, at work: which of our numbers count is in the profile only.
-        let fresh = cell.profile.refreshed(node, cell.user).await?;
-        mailbox.know(&fresh);
-        fresh
-    } else {
-        profile
-    };
+    if mailbox.index.is_behind() {
+        // Which of our numbers count is in the profile only.
+        profile = cell.profile.refreshed(node, cell.user).await?;
+        mailbox.know(&profile);
+        fetch_fragments(node, cell, mailbox).await?;
+    }
     Ok(settle_and_notify(node, cell, mailbox, profile).await)
 }
 
@@ -138,11 +154,6 @@ pub async fn settle_and_notify(
 }
 
 async fn fetch_fragments(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbox) -> Result<(), Failure> {
-    let standing_in = !node.topology.is_manager(cell.user);
-    if standing_in && mailbox.fetched.is_none_or(|at| at.elapsed() > STAND_IN_FRESHNESS) {
-        mailbox.built_from.clear();
-        node.manager.knowledge.doubt(Bucket::of_user(cell.user));
-    }
     let (map, answered) = node.manager.knowledge.mail_map_and_answered(node, cell.user).await;
     let missing: Vec<(NodeId, Incarnation)> = node
         .topology
@@ -230,10 +241,14 @@ async fn settle(
                 Err(_) => break,
             }
         }
-        for (folder, count) in mailbox.index.uids_wanted(&table) {
+        let wanted = mailbox.index.uids_wanted(&table);
+        for (&folder, &count) in &wanted {
             if let Ok(fresh) = reserve(node, cell, mailbox, folder, count.max(UID_BLOCK)).await {
                 profile = fresh;
             }
+        }
+        if !wanted.is_empty() && fetch_fragments(node, cell, mailbox).await.is_err() {
+            break;
         }
         let plan = mailbox.index.number(mailbox.stamp(node), &table);
         if plan.is_empty() {
@@ -264,8 +279,8 @@ pub async fn reserve(
         let asked = Reservation { count, known, at: mailbox.stamp(node) };
         match cell.profile.reserve_uids(node, cell.user, folder, &asked).await {
             Ok((profile, block)) => {
-                mailbox.know(&profile);
                 mailbox.index.add_block(folder, block);
+                mailbox.know(&profile);
                 return Ok(profile);
             }
             Err(Failure::Temporary(_)) if begun.elapsed() < PATIENCE => {
@@ -304,8 +319,9 @@ pub async fn make_durable(
     plan: Vec<Entry>,
 ) -> (BTreeSet<FolderId>, bool) {
     let pushed = node.replication.push(node, plan).await;
-    let complete = pushed.lost.is_empty() && pushed.endangered.is_empty();
+    let complete = pushed.lost.is_empty() && pushed.endangered.is_empty() && pushed.bodiless.is_empty();
     let index = &mut mailbox.index;
+    index.set_aside(&pushed.bodiless);
     index.give_up(&pushed.lost);
     index.give_up(&pushed.endangered);
     index.abandon(&pushed.lost);

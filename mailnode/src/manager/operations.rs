@@ -85,6 +85,14 @@ fn folder_of(profile: &Profile, folder: FolderId) -> Result<&directory::Folder, 
     profile.folders.get(&folder).ok_or(Failure::NotFound)
 }
 
+/// A folder in which messages wait for other UIDs is not shown: clients would take them for expunged.
+fn complete(mailbox: &Mailbox, folder: FolderId) -> Result<(), Failure> {
+    if mailbox.index.is_incomplete(folder) {
+        return Err(Failure::Temporary("messages of this folder are getting new UIDs; try again".into()));
+    }
+    Ok(())
+}
+
 async fn apply(
     node: &Arc<Node>,
     cell: &UserCell,
@@ -143,6 +151,7 @@ async fn open(
     let profile = refresh(node, cell, &mut mailbox).await?;
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
     admit_unread(node, cell, &mut mailbox, folder).await?;
+    complete(&mailbox, folder)?;
     Ok(UserReply::Opened(opened(uid_validity, &mailbox.index.open(folder))))
 }
 
@@ -158,6 +167,7 @@ async fn sync(
     let profile = refresh(node, cell, &mut mailbox).await?;
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
     admit_unread(node, cell, &mut mailbox, folder).await?;
+    complete(&mailbox, folder)?;
     let marks = mailbox.index.marks(folder);
     let changes = match mailbox.index.changes_since(folder, since) {
         Changes::Unknown => FolderChanges::Unknown,
@@ -190,6 +200,7 @@ async fn resync(
     admit_unread(node, cell, &mut mailbox, folder).await?;
     mailbox.index.reconcile(folder, &shown);
     let profile = settle_and_notify(node, cell, &mut mailbox, profile).await;
+    complete(&mailbox, folder)?;
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
     let all = FolderChanges::Everything(opened(uid_validity, &mailbox.index.open(folder)));
     Ok(UserReply::Changes(all))

@@ -184,12 +184,15 @@ impl FolderIndex {
         self.ours.as_ref().is_some_and(|ours| ours.known.unread == unread)
     }
 
-    pub(super) fn set_reservations(&mut self, blocks: &[UidBlock], first_free: u32) {
+    /// True if there is a block that we did not know.
+    pub(super) fn set_reservations(&mut self, blocks: &[UidBlock], first_free: u32) -> bool {
+        let news = blocks.iter().any(|block| !self.reservations.contains(block));
         self.reservations = blocks.to_vec();
         self.first_free = self.first_free.max(first_free);
         if self.ours.as_ref().is_some_and(|ours| blocks.iter().any(|block| block.first > ours.last)) {
             self.ours = None;
         }
+        news
     }
 
     /// The rest of an older block is given up: were it used on, its numbers would look stale to others.

@@ -45,6 +45,8 @@ pub struct MailboxIndex {
     folders: BTreeMap<FolderId, FolderIndex>,
     /// Entries that have no (valid) UID yet; ordered by id, that is by time.
     unnumbered: BTreeSet<EntryId>,
+    /// Those among them that nobody need wait for: their bodies cannot be found.
+    aside: BTreeSet<EntryId>,
     /// Visible entries that a merge changed without giving them a MODSEQ above what sessions know.
     unstamped: BTreeSet<EntryId>,
     /// MODSEQs of all folders begin here: the highest of the whole mailbox when it was read.
@@ -60,6 +62,7 @@ impl MailboxIndex {
             entries: HashMap::new(),
             folders: BTreeMap::new(),
             unnumbered: BTreeSet::new(),
+            aside: BTreeSet::new(),
             unstamped: BTreeSet::new(),
             floor: 0,
         }
@@ -200,13 +203,15 @@ impl MailboxIndex {
     /// The reserved blocks of a folder that the profile remembers, and the first number never reserved.
     /// UIDs from a lower block that the holder of a higher block did not know are given up: a session of the other
     /// manager may have seen the higher ones first.
-    pub fn set_reservations(&mut self, folder: FolderId, blocks: &[UidBlock], first_free: u32) {
-        self.folder(folder).set_reservations(blocks, first_free);
+    /// True if there is a block that we did not know: its holder may have numbered what we have not read.
+    pub fn set_reservations(&mut self, folder: FolderId, blocks: &[UidBlock], first_free: u32) -> bool {
+        let news = self.folder(folder).set_reservations(blocks, first_free);
         let stale: Vec<EntryId> = self.folder(folder).by_uid.values().copied().collect();
         for id in stale {
             let stale = |index: &FolderIndex, entry: &Entry, uid| index.is_stale(entry, uid);
             self.give_up_uid(folder, id, stale);
         }
+        news
     }
 
     /// Takes a message's UID away, for a new one, if `is_wrong`.
@@ -279,6 +284,13 @@ impl MailboxIndex {
             .any(|folder| !folders.live.contains(&folder) && !folders.deleted.contains_key(&folder))
     }
 
+    /// True if messages that sessions may know wait for another UID: without them the folder must not be shown, or
+    /// clients would take them for expunged.
+    pub fn is_incomplete(&self, folder: FolderId) -> bool {
+        let mut waiting = self.unnumbered.difference(&self.aside).filter_map(|id| self.entries.get(id));
+        waiting.any(|entry| entry.location.folder == folder && entry.location.uid.is_some())
+    }
+
     /// True if [`MailboxIndex::number`] would have something to do.
     pub fn has_unsettled(&self, folders: &FolderTable) -> bool {
         let in_deleted = |folder| self.folders.get(folder).is_some_and(|index| !index.by_uid.is_empty());
@@ -347,6 +359,7 @@ impl MailboxIndex {
             }
             let id = after.id;
             self.unnumbered.remove(&id);
+            self.aside.remove(&id);
             let folder = self.folder(after.location.folder);
             folder.raise(after.modseq);
             match after.location.uid.filter(|_| after.is_live()) {
@@ -375,6 +388,12 @@ impl MailboxIndex {
                 self.folder(entry.location.folder).give_up_from(number);
             }
         }
+    }
+
+    /// Planned versions that no replica could take, because none has the body: the folder is shown without them.
+    pub fn set_aside(&mut self, plan: &[Entry]) {
+        self.aside.extend(plan.iter().map(|entry| entry.id));
+        self.abandon(plan);
     }
 
     /// True if the UID of a planned version was given up.
