@@ -189,6 +189,23 @@ def test_the_operator_is_killed_in_the_middle_of_a_scale_down(kubernetes, loaded
     report(traffic.check())
 
 
+def test_deleted_while_a_node_is_gone(kubernetes, mail, report):
+    cluster = mail(nodes=3)
+    claims = {f"data-mail-{ordinal}" for ordinal in range(3)}
+    machine = kubernetes.machine(cluster.pods()["mail-1"]["spec"]["nodeName"])
+    try:
+        machine.kill()
+        begun = time.monotonic()
+        cluster.kubectl("delete", "mailcluster", "mail", "--timeout=50s")
+        eventually("only the dead machine's pod is left", lambda: set(cluster.pods()) <= {"mail-1"}, 90, every=0.5)
+        report(f"deleted in {time.monotonic() - begun:.1f} s although a machine is dead")
+        # What makes mail of them again.
+        assert {claim["metadata"]["name"] for claim in cluster.get("pvc")} == claims
+        assert cluster.get("secret", "mail-cluster-secret")
+    finally:
+        kubernetes.revive(machine)
+
+
 @pytest.mark.parametrize("spec, said", [
     ({"nodes": 1}, "nodes must be at least replication.factor"),
     ({"replication": {"factor": 2, "minCopies": 3}}, "minCopies must be at most replication.factor"),
