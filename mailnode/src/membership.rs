@@ -156,9 +156,23 @@ struct LeasesSeen {
     observer: Observer,
     /// When we began the last write of the coordinator Lease that succeeded.
     coordinator_written: Option<Duration>,
+    /// The last look failed.
+    away: bool,
 }
 
 impl LeasesSeen {
+    /// Says it when Leases cannot be read, and when they can again: once each, not at every look.
+    fn note(&mut self, failure: Option<&LeaseError>) {
+        match failure {
+            Some(error) if !self.away => {
+                tracing::warn!(%error, "Leases cannot be read; until they can, the membership stays as it is");
+            }
+            None if self.away => tracing::info!("Leases can be read again"),
+            _ => {}
+        }
+        self.away = failure.is_some();
+    }
+
     /// Whether the coordinator Lease, which is ours, is to be renewed now. Until then it is surely ours: nobody takes it
     /// before its duration is over, which is a multiple of the time between renewals.
     fn renewal_is_due(&self, now: Duration, timing: &Timing) -> bool {
@@ -221,6 +235,7 @@ impl<L: LeaseService> Shell<L> {
     async fn look(&self, seen: &tokio::sync::Mutex<LeasesSeen>, timing: &Timing, epoch: Epoch) {
         let Ok(mut seen) = seen.try_lock() else { return };
         let now = self.started.elapsed();
+        let mut failure = None;
         match self.leases.members().await {
             Ok(leases) => {
                 let expired = seen.observer.members(&leases, now);
@@ -234,15 +249,12 @@ impl<L: LeaseService> Shell<L> {
                 });
                 self.tell(Event::Leases(observed.collect())).await;
             }
-            Err(error) => tracing::warn!(%error, "Leases cannot be read"),
+            Err(error) => failure = Some(error),
         }
-        let lease = match self.leases.coordinator().await {
-            Ok(lease) => lease.unwrap_or_default(),
-            Err(error) => {
-                tracing::warn!(%error, "coordinator Lease cannot be read");
-                return;
-            }
-        };
+        let coordinator = self.leases.coordinator().await;
+        seen.note(failure.as_ref().or(coordinator.as_ref().err()));
+        let Ok(lease) = coordinator else { return };
+        let lease = lease.unwrap_or_default();
         let mine = self.is_mine(&lease);
         // A holder that came back in a new life has the Lease yet, by its name.
         let vacant = !mine && seen.observer.coordinator_expired(&lease, now);
