@@ -50,3 +50,8 @@ def test_each_node_has_its_own_machine_and_name(mail):
     assert leases >= {"mail.coordinator", *(f"mail.node.mail-{ordinal}" for ordinal in range(3))}, leases
     addresses = {member["address"] for member in cluster.status()["members"]}
     assert addresses == {f"mail-{ordinal}.mail-nodes.{cluster.namespace}.svc:7001" for ordinal in range(3)}
+
+
+def test_the_chart_tests_itself(operator):
+    said = operator.helm("test", "prickle", "--namespace", "prickle-system", "--timeout", "120s")
+    assert "Succeeded" in said, said
