@@ -5,6 +5,7 @@ left from a run that was killed holds only what that run started, so it may be e
 """
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -82,6 +83,10 @@ def enter(name):
 
 
 def remove_network():
+    # Before the namespaces: those go in the background, and their cables with them, when a new network may be wanted already.
+    for link in json.loads(run("ip", "-json", "link", "show", "type", "veth")):
+        if link["ifname"].startswith(_cable("")):
+            run("ip", "link", "delete", link["ifname"], check=False)
     for line in run("ip", "netns", "list").splitlines():
         if line.startswith(f"{PREFIX}-"):
             run("ip", "netns", "delete", line.split()[0], check=False)

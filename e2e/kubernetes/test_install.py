@@ -1,7 +1,9 @@
 """As a new user would: the chart, a MailCluster, an account, a message sent and read through the Service."""
 
+import json
 import secrets
 import subprocess
+import time
 
 from mail import DOMAIN
 from wait import eventually
@@ -50,3 +52,30 @@ def test_each_node_has_its_own_machine_and_name(mail):
     assert leases >= {"mail.coordinator", *(f"mail.node.mail-{ordinal}" for ordinal in range(3))}, leases
     addresses = {member["address"] for member in cluster.status()["members"]}
     assert addresses == {f"mail-{ordinal}.mail-nodes.{cluster.namespace}.svc:7001" for ordinal in range(3)}
+
+
+def test_leases_are_renewed_when_they_are_due(mail, report):
+    cluster = mail(nodes=3)
+
+    def written():
+        """How often each Lease was written so far: the coordinator's version, the nodes' renewals."""
+        said = {}
+        for lease in cluster.get("leases"):
+            for annotation, count in (("coordinator", "version"), ("member", "renewals")):
+                if text := lease["metadata"].get("annotations", {}).get(f"prickle.email/{annotation}"):
+                    said[lease["metadata"]["name"]] = json.loads(text)[count]
+        return said
+    begun, before = time.monotonic(), written()
+    time.sleep(20)
+    seconds, after = time.monotonic() - begun, written()
+    rates = {name: (after[name] - before[name]) / seconds for name in after}
+    coordinator = rates.pop("mail.coordinator")
+    # Once in 500 ms and at the next look, which are 300 ms apart; or later on a busy machine, but in time.
+    assert 0.5 < coordinator <= 2, coordinator
+    assert len(rates) == 3 and all(0.5 < rate <= 1.1 for rate in rates.values()), rates
+    report(f"{sum(rates.values()) + coordinator:.1f} renewals a second for three nodes, {coordinator:.1f} of them the coordinator's")
+
+
+def test_the_chart_tests_itself(operator):
+    said = operator.helm("test", "prickle", "--namespace", "prickle-system", "--timeout", "120s")
+    assert "Succeeded" in said, said

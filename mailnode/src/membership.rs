@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 const TICK: Duration = Duration::from_millis(50);
-/// How often the Leases are read.
+/// How often the Leases are read, which asks nobody where they are watched.
 const LOOK: Duration = Duration::from_millis(300);
 /// Events that wait for the machine; more are dropped, as the next probe tells the same.
 const EVENTS: usize = 4096;
@@ -101,22 +101,22 @@ pub async fn run<L: LeaseService>(
     let shell = Shell { node: node.clone(), leases, sender: driver.sender.clone(), started };
     let (mut tick, mut look) = (tokio::time::interval(TICK), tokio::time::interval(LOOK));
     let mut renew = Instant::now();
-    let observer = Arc::new(tokio::sync::Mutex::new(Observer::default()));
+    let leases_seen = Arc::new(tokio::sync::Mutex::new(LeasesSeen::default()));
     loop {
         let event = tokio::select! {
             biased;
             _ = stopping.wait_for(|stopping| *stopping) => break,
             _ = look.tick() => {
-                let (shell, observer) = (shell.clone(), observer.clone());
+                let (shell, leases_seen) = (shell.clone(), leases_seen.clone());
                 let epoch = core.view().epoch;
-                tokio::spawn(async move { shell.look(&observer, &timing, epoch).await });
+                tokio::spawn(async move { shell.look(&leases_seen, &timing, epoch).await });
                 continue;
             }
             _ = tick.tick() => Event::Tick,
             // After the timers, which come rarely: events may come in a flood.
             Some(event) = driver.events.recv() => event,
         };
-        let (interval, duration) = timing.renewal_for(core.view().members.len());
+        let (interval, duration) = timing.renewal_for(sharing_renewals(core.view().members.len()));
         let draining = node.healing.is_draining();
         if renew.elapsed() >= interval || lease.renewals == 0 || lease.draining != draining {
             lease.draining = draining;
@@ -142,6 +142,42 @@ pub async fn run<L: LeaseService>(
         }
     }
     shell.leave(&lease.name).await;
+}
+
+/// Of the 50 renewals a second for which [`Timing::renewal_for`] spaces the nodes' Leases, two are the coordinator Lease's, at
+/// any size: the members share 48, as if they were so many.
+const fn sharing_renewals(members: usize) -> usize {
+    (members * 25).div_ceil(24)
+}
+
+/// What the looks at the Leases remember from one to the next.
+#[derive(Default)]
+struct LeasesSeen {
+    observer: Observer,
+    /// When we began the last write of the coordinator Lease that succeeded.
+    coordinator_written: Option<Duration>,
+    /// The last look failed.
+    away: bool,
+}
+
+impl LeasesSeen {
+    /// Says it when Leases cannot be read, and when they can again: once each, not at every look.
+    fn note(&mut self, failure: Option<&LeaseError>) {
+        match failure {
+            Some(error) if !self.away => {
+                tracing::warn!(%error, "Leases cannot be read; until they can, the membership stays as it is");
+            }
+            None if self.away => tracing::info!("Leases can be read again"),
+            _ => {}
+        }
+        self.away = failure.is_some();
+    }
+
+    /// Whether the coordinator Lease, which is ours, is to be renewed now. Until then it is surely ours: nobody takes it
+    /// before its duration is over, which is a multiple of the time between renewals.
+    fn renewal_is_due(&self, now: Duration, timing: &Timing) -> bool {
+        self.coordinator_written.is_none_or(|at| now.saturating_sub(at) >= timing.coordinator_renewal)
+    }
 }
 
 /// Where the last view is kept on this node's disk, beyond the keys of the user database.
@@ -195,13 +231,14 @@ impl<L: LeaseService> Shell<L> {
         lease.holder.as_deref() == Some(&self.node.settings.name)
     }
 
-    /// Reads all Leases, and renews the coordinator Lease if it is ours.
-    async fn look(&self, observer: &tokio::sync::Mutex<Observer>, timing: &Timing, epoch: Epoch) {
-        let Ok(mut observer) = observer.try_lock() else { return };
+    /// Reads all Leases, and renews the coordinator Lease if it is ours and due.
+    async fn look(&self, seen: &tokio::sync::Mutex<LeasesSeen>, timing: &Timing, epoch: Epoch) {
+        let Ok(mut seen) = seen.try_lock() else { return };
         let now = self.started.elapsed();
+        let mut failure = None;
         match self.leases.members().await {
             Ok(leases) => {
-                let expired = observer.members(&leases, now);
+                let expired = seen.observer.members(&leases, now);
                 let observed = leases.into_iter().zip(expired).map(|(lease, expired)| ObservedLease {
                     name: lease.name,
                     incarnation: lease.incarnation,
@@ -212,20 +249,19 @@ impl<L: LeaseService> Shell<L> {
                 });
                 self.tell(Event::Leases(observed.collect())).await;
             }
-            Err(error) => tracing::warn!(%error, "Leases cannot be read"),
+            Err(error) => failure = Some(error),
         }
-        let lease = match self.leases.coordinator().await {
-            Ok(lease) => lease.unwrap_or_default(),
-            Err(error) => {
-                tracing::warn!(%error, "coordinator Lease cannot be read");
-                return;
-            }
-        };
+        let coordinator = self.leases.coordinator().await;
+        seen.note(failure.as_ref().or(coordinator.as_ref().err()));
+        let Ok(lease) = coordinator else { return };
+        let lease = lease.unwrap_or_default();
         let mine = self.is_mine(&lease);
         // A holder that came back in a new life has the Lease yet, by its name.
-        let vacant = !mine && observer.coordinator_expired(&lease, now);
+        let vacant = !mine && seen.observer.coordinator_expired(&lease, now);
         let mut ours = mine;
-        if mine {
+        if !mine {
+            seen.coordinator_written = None;
+        } else if seen.renewal_is_due(now, timing) {
             let version = lease.version;
             let renewed = CoordinatorLease {
                 incarnation: self.incarnation(),
@@ -233,6 +269,7 @@ impl<L: LeaseService> Shell<L> {
                 ..lease.clone()
             };
             ours = self.leases.write_coordinator(version, renewed).await.is_ok();
+            seen.coordinator_written = ours.then_some(now);
         }
         let holder = lease.holder.as_deref().map(NodeId::of_name);
         // A Lease that was lost and made anew may carry an older view than ours; then ours is published again.
@@ -327,5 +364,41 @@ impl<L: LeaseService> Shell<L> {
             let version = lease.version;
             let _ = self.leases.write_coordinator(version, CoordinatorLease { holder: None, ..lease }).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_api_server_sees_at_most_fifty_renewals_a_second_at_any_size() {
+        let timing = Timing::default();
+        for members in 1..=2_000 {
+            let (interval, lasts) = timing.renewal_for(sharing_renewals(members));
+            let own = members as f64 / interval.as_secs_f64();
+            let coordinator = 1.0 / timing.coordinator_renewal.as_secs_f64();
+            assert!(
+                own + coordinator <= 50.0,
+                "{members} members: {own} and {coordinator} renewals a second"
+            );
+            assert!(lasts >= 3 * interval);
+        }
+    }
+
+    #[test]
+    fn the_coordinator_lease_is_renewed_when_it_is_due_and_well_before_it_ends() {
+        let timing = Timing::default();
+        let (mut seen, mut written) = (LeasesSeen::default(), Vec::new());
+        for look in 0..100 {
+            let now = LOOK * look;
+            if seen.renewal_is_due(now, &timing) {
+                seen.coordinator_written = Some(now);
+                written.push(now);
+            }
+        }
+        let pauses: Vec<Duration> = written.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(pauses.iter().all(|pause| *pause >= timing.coordinator_renewal), "{pauses:?}");
+        assert!(pauses.iter().all(|pause| *pause * 3 <= timing.coordinator_lease), "{pauses:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The process: waits to lead, then watches MailClusters, their children and pods, and runs passes over them.
+//! The process: waits to lead, then watches MailClusters, their children, pods and volume claims, and runs passes over them.
 
 use crate::children::{
     AUTOSCALER, CONFIG_MAP, DISRUPTION_BUDGET, Kind, MANAGER, NETWORK_POLICY, ROLE, ROLE_BINDING, SERVICE,
@@ -9,7 +9,7 @@ use crate::http;
 use crate::kubernetes::Namespace;
 use crate::leader::Candidate;
 use crate::metrics::Metrics;
-use crate::observe::POD;
+use crate::observe::{POD, VOLUME_CLAIM};
 use crate::reconcile::{Context, pause_after, reconcile};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -110,13 +110,16 @@ async fn controller(client: &Client, scope: Option<&str>, context: Arc<Context>)
         None => Api::all(client.clone()),
     };
     let ours = watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={MANAGER}"));
+    let nodes = watcher::Config::default().labels(&format!("{}={}", names::NAME_LABEL, names::APPLICATION));
     let config = Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE);
     let mut controller = Controller::new(clusters, watcher::Config::default()).with_config(config);
     for kind in WATCHED {
         controller = controller.owns_with(api(client, scope, kind), kind.resource(), ours.clone());
     }
     controller
-        .watches_with(api(client, scope, POD), POD.resource(), ours, cluster_of_pod)
+        .watches_with(api(client, scope, POD), POD.resource(), ours, cluster_of)
+        // Their StatefulSet made them: they have the labels by which it selects, and not our name.
+        .watches_with(api(client, scope, VOLUME_CLAIM), VOLUME_CLAIM.resource(), nodes, cluster_of)
         .run(reconcile, pause_after, context)
         .for_each(|outcome| async move {
             match outcome {
@@ -130,7 +133,8 @@ async fn controller(client: &Client, scope: Option<&str>, context: Arc<Context>)
         .await;
 }
 
-fn cluster_of_pod(pod: DynamicObject) -> Option<ObjectRef<MailCluster>> {
-    let name = pod.labels().get(names::INSTANCE_LABEL)?.clone();
-    Some(ObjectRef::new(&name).within(&pod.namespace()?))
+/// Of a pod or a volume claim.
+fn cluster_of(part: DynamicObject) -> Option<ObjectRef<MailCluster>> {
+    let name = part.labels().get(names::INSTANCE_LABEL)?.clone();
+    Some(ObjectRef::new(&name).within(&part.namespace()?))
 }

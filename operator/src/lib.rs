@@ -9,6 +9,7 @@
 //! observe, credentials, volumes, node_api            look and touch
 //! reconcile  one pass over one cluster
 //! controller, leader, http, metrics                  the process
+//! check      whether one works here
 //! ```
 //!
 //! What holds: only the fields that we decide are written (server-side apply), and nothing is written while the
@@ -16,6 +17,7 @@
 //! that fails is repeated with growing pauses.
 
 pub mod certificates;
+pub mod check;
 pub mod children;
 pub mod controller;
 pub mod crd;

@@ -1,6 +1,8 @@
-//! `prickle-operator`: `run` in the cluster, `crd` to print the CustomResourceDefinition.
+//! `prickle-operator`: `run` in the cluster, `check` whether one runs, `crd` to print the CustomResourceDefinition.
 
 use clap::{Parser, Subcommand};
+use kube::Client;
+use operator::check;
 use operator::controller::{self, Settings};
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -19,16 +21,30 @@ enum Command {
     Crd,
     /// Look after MailClusters.
     Run(RunOptions),
+    /// Say whether an operator works here; for `helm test`.
+    Check(Scope),
 }
 
 #[derive(clap::Args)]
-struct RunOptions {
+struct Scope {
     /// Namespaces to look after, separated by commas; all if empty.
     #[arg(long, env = "PRICKLE_NAMESPACES", value_delimiter = ',')]
     namespaces: Vec<String>,
     /// Namespace of the operator itself, where the leader's Lease is.
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
     own_namespace: String,
+}
+
+impl Scope {
+    fn namespaces(&self) -> Vec<String> {
+        self.namespaces.iter().filter(|name| !name.is_empty()).cloned().collect()
+    }
+}
+
+#[derive(clap::Args)]
+struct RunOptions {
+    #[command(flatten)]
+    scope: Scope,
     /// Unique name of this process among operators.
     #[arg(long, env = "POD_NAME", default_value = "prickle-operator")]
     identity: String,
@@ -46,6 +62,7 @@ fn main() -> ExitCode {
             operator::crd::crd_yaml().map(|yaml| print!("{yaml}")).map_err(|error| error.to_string())
         }
         Command::Run(options) => run(options),
+        Command::Check(scope) => check(&scope),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -60,6 +77,24 @@ fn run(options: RunOptions) -> Result<(), String> {
     let filter = EnvFilter::try_new(&options.log).map_err(|error| format!("--log: {error}"))?;
     let subscriber = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr);
     subscriber.try_init().map_err(|error| error.to_string())?;
+    let settings = Settings {
+        namespaces: options.scope.namespaces(),
+        own_namespace: options.scope.own_namespace,
+        identity: options.identity,
+        http: options.http,
+    };
+    with_kubernetes(async |client| controller::run(client, settings, asked_to_stop()).await)
+}
+
+fn check(scope: &Scope) -> Result<(), String> {
+    with_kubernetes(async |client| {
+        println!("{}", check::check(client, &scope.namespaces(), &scope.own_namespace).await?);
+        Ok(())
+    })
+}
+
+/// Runs with the credentials of the pod (or of ~/.kube/config).
+fn with_kubernetes(work: impl AsyncFnOnce(Client) -> Result<(), String>) -> Result<(), String> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| "a cryptography provider is installed already".to_owned())?;
@@ -67,16 +102,9 @@ fn run(options: RunOptions) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
-    let namespaces = options.namespaces.into_iter().filter(|name| !name.is_empty()).collect();
-    let settings = Settings {
-        namespaces,
-        own_namespace: options.own_namespace,
-        identity: options.identity,
-        http: options.http,
-    };
     runtime.block_on(async {
-        let client = kube::Client::try_default().await.map_err(|error| format!("Kubernetes: {error}"))?;
-        controller::run(client, settings, asked_to_stop()).await
+        let client = Client::try_default().await.map_err(|error| format!("Kubernetes: {error}"))?;
+        work(client).await
     })
 }
 

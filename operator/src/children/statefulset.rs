@@ -151,8 +151,9 @@ fn container(cluster: &MailCluster) -> Value {
             "readOnlyRootFilesystem": true,
             "capabilities": { "drop": ["ALL"] },
         },
-        // The log is replayed before the first answer: up to ten minutes.
-        "startupProbe": probe("/healthz", 5, 120),
+        // The log is replayed before the first answer: up to ten minutes. Asked every second, because nothing else is asked
+        // before it has answered, and a rolling update waits for each node.
+        "startupProbe": probe("/healthz", 1, 600),
         "livenessProbe": probe("/healthz", 10, 6),
         "readinessProbe": probe("/readyz", 2, 2),
         "lifecycle": { "preStop": { "sleep": { "seconds": FAREWELL_SECONDS } } },
