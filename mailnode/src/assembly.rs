@@ -66,7 +66,7 @@ impl Assembly {
                 limits: config.limits,
                 clear_text_login: config.clear_text_login,
             },
-            clock: NodeClock::new(id, skew),
+            clock: NodeClock::new(id, incarnation, skew),
             keys,
             users: UserDatabase::new(this.clone(), id, &config.user_database, store.clone())?,
             healing: Healing::new(config.healing, healing::remembers_draining(&store)),

@@ -1,8 +1,11 @@
 //! The node's clocks: wall time, the hybrid logical clock over it, and ids made from both.
 
-use cluster::{ClockError, EntryId, HybridClock, NodeId, Timestamp};
+use crate::wire::Sender;
+use cluster::{ClockError, EntryId, HybridClock, Incarnation, Lateness, NodeId, Sent, Timestamp};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Unix milliseconds by this machine's clock.
 pub fn wall_millis() -> u64 {
@@ -14,27 +17,55 @@ pub fn wall_seconds() -> i64 {
     (wall_millis() / 1000) as i64
 }
 
-/// The hybrid clock, shared by all tasks of the node.
-pub struct NodeClock(Mutex<HybridClock>);
+/// The hybrid clock, and how late peers' messages are; shared by all tasks of the node.
+pub struct NodeClock {
+    hybrid: Mutex<HybridClock>,
+    life: Incarnation,
+    begun: Instant,
+    peers: Mutex<BTreeMap<NodeId, Lateness>>,
+}
 
 impl NodeClock {
-    pub const fn new(node: NodeId, max_skew: Duration) -> Self {
-        Self(Mutex::new(HybridClock::new(node, max_skew)))
+    pub fn new(node: NodeId, life: Incarnation, max_skew: Duration) -> Self {
+        Self {
+            hybrid: Mutex::new(HybridClock::new(node, max_skew)),
+            life,
+            begun: Instant::now(),
+            peers: Mutex::default(),
+        }
+    }
+
+    fn millis(&self) -> u64 {
+        self.begun.elapsed().as_millis() as u64
+    }
+
+    /// For a message that is sent now: the latest stamp given or observed, for others to observe.
+    pub fn sender(&self) -> Sender {
+        let clock = self.hybrid.lock().unwrap_or_else(PoisonError::into_inner).latest();
+        Sender { clock, sent: Sent { life: self.life, millis: self.millis() } }
+    }
+
+    /// What a peer did before it spoke is earlier than what we do from now on. A clock that is too far ahead is not
+    /// listened to; what it stamps is refused where it arrives.
+    pub fn hear(&self, sender: &Sender) {
+        let _ = self.observe(sender.clock);
+    }
+
+    /// How long a peer's request was on its way.
+    pub fn lateness(&self, peer: NodeId, sent: Sent) -> Duration {
+        let now = self.millis();
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.entry(peer).or_insert_with(|| Lateness::new(sent, now)).observe(sent, now)
     }
 
     pub fn now(&self) -> Timestamp {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).now(wall_millis())
-    }
-
-    /// The latest stamp given or observed, for others to observe.
-    pub fn latest(&self) -> Timestamp {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).latest()
+        self.hybrid.lock().unwrap_or_else(PoisonError::into_inner).now(wall_millis())
     }
 
     /// # Errors
     /// If the stamp is further ahead than `maxClockSkew`; then what carried it must be refused.
     pub fn observe(&self, stamp: Timestamp) -> Result<(), ClockError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).observe(stamp, wall_millis())
+        self.hybrid.lock().unwrap_or_else(PoisonError::into_inner).observe(stamp, wall_millis())
     }
 }
 

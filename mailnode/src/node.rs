@@ -18,7 +18,7 @@ use crate::transport::Transport;
 use crate::userdb::UserDatabase;
 use crate::wire::{Failure, RecipientState, Request, Response, UserOp, UserReply, decode, encode};
 use bytes::Bytes;
-use cluster::{Bucket, Entry, Incarnation, Load, NodeId, Policy, Timestamp, UserId};
+use cluster::{Bucket, Entry, Incarnation, Load, NodeId, Policy, UserId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,7 +135,7 @@ impl Node {
     ) -> Result<(Response, Bytes), CallError> {
         let Some(peer) = self.peer(node) else { return Err(CallError::Away(node)) };
         let name = request.name();
-        let (head, body) = encode(self.clock.latest(), &request, body).map_err(|error| {
+        let (head, body) = encode(self.clock.sender(), &request, body).map_err(|error| {
             CallError::Refused(Failure::Invalid(format!("{name} cannot be encoded: {error}")))
         })?;
         let answer = tokio::select! {
@@ -147,12 +147,12 @@ impl Node {
         match answer {
             Ok((head, body)) => {
                 self.membership.operation_succeeded(node);
-                let (clock, response, body) = decode(&head, body).map_err(|error| {
+                let (sender, response, body) = decode(&head, body).map_err(|error| {
                     CallError::Refused(Failure::Temporary(format!(
                         "answer to {name} not understood: {error}"
                     )))
                 })?;
-                self.hear_clock(clock);
+                self.clock.hear(&sender);
                 Ok((response, body))
             }
             Err(error) => {
@@ -169,12 +169,6 @@ impl Node {
                 })
             }
         }
-    }
-
-    /// What a peer did before it spoke is earlier than what we do from now on. A clock that is too far ahead is not
-    /// listened to; what it stamps is refused where it arrives.
-    pub fn hear_clock(&self, clock: Timestamp) {
-        let _ = self.clock.observe(clock);
     }
 
     /// A one-way message; nobody minds if it is lost.

@@ -12,6 +12,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::Instrument;
 
+/// An operation on an account is not begun if it was on its way for longer: by then the peer avoids us and has asked
+/// somebody else, and what the client did there since would be undone.
+const STALE: Duration = Duration::from_secs(1);
+
 /// This node's identity, certificates and limits, for both ends. Load reports of peers go to the node's topology.
 ///
 /// # Errors
@@ -91,8 +95,14 @@ impl rpc::Handler for PeerServer {
 pub async fn answer(node: Arc<Node>, from: NodeId, head: Bytes, body: Bytes) -> (Bytes, Bytes) {
     node.transport.set_load(node.load());
     match decode::<Request>(&head, body) {
-        Ok((clock, request, body)) => {
-            node.hear_clock(clock);
+        Ok((sender, request, body)) => {
+            node.clock.hear(&sender);
+            let late = node.clock.lateness(from, sender.sent);
+            if late > STALE && matches!(request, Request::User { .. }) {
+                tracing::warn!(peer = %from, ?late, "a request came too late; its caller has asked another node");
+                let failed = Failure::Temporary("the request came too late; try again".into());
+                return coded(&node, &Response::Failed(failed), Bytes::new());
+            }
             let span = tracing::debug_span!("request", name = request.name());
             let (response, body) = node.clone().handle(from, request, body).instrument(span).await;
             coded(&node, &response, body)
@@ -105,5 +115,5 @@ pub async fn answer(node: Arc<Node>, from: NodeId, head: Bytes, body: Bytes) -> 
 }
 
 fn coded(node: &Node, response: &Response, body: Bytes) -> (Bytes, Bytes) {
-    encode(node.clock.latest(), response, body).unwrap_or_default()
+    encode(node.clock.sender(), response, body).unwrap_or_default()
 }

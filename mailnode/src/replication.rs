@@ -307,6 +307,10 @@ async fn redeliver(node: &Arc<Node>, peer: NodeId) -> bool {
         if replica::retire(node, peer, acked).await.is_err() {
             return false;
         }
+        // The peer does not tell us as the manager what it has from us as a replica.
+        let user_map = &node.topology.now().user_map;
+        let ours = due.iter().filter(|entry| user_map.manager_of(entry.user) == Some(node.id));
+        node.notices.send(node, ours.cloned(), None);
         node.metrics.redelivered.inc_by(due.len() as u64);
     }
 }

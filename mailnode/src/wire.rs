@@ -6,12 +6,12 @@ use crate::healing::{DrainProgress, HealingStatus};
 use bytes::Bytes;
 use cluster::anti_entropy::{Page, Question};
 use cluster::mailbox::{FlagChange, Mark, Marks, Shown};
-use cluster::{Bucket, Entry, EntryId, Epoch, FolderId, MailMap, NodeId, Timestamp, UserId, View};
+use cluster::{Bucket, Entry, EntryId, Epoch, FolderId, MailMap, NodeId, Sent, Timestamp, UserId, View};
 use directory::embedded::{EmbeddedRequest, EmbeddedResponse};
 use serde::{Deserialize, Serialize};
 
 /// Versions of these messages that this node speaks; `rpc` refuses a peer that has none of them.
-pub const VERSIONS: std::ops::RangeInclusive<u16> = 2..=2;
+pub const VERSIONS: std::ops::RangeInclusive<u16> = 3..=3;
 
 /// Entries in one message between nodes, at most; longer lists are sent in pages.
 pub const PAGE: usize = 2_000;
@@ -403,17 +403,23 @@ impl Request {
     }
 }
 
+/// What every message tells of its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sender {
+    /// Its hybrid clock: whatever the receiver does next is later than what the sender did before.
+    pub clock: Timestamp,
+    pub sent: Sent,
+}
+
 /// Encodes a message as (head, body) of a call. A long message without bytes of its own goes into the body,
 /// which is streamed, so that the head stays small.
-///
-/// `clock` is the sender's hybrid clock: whatever the receiver does next is later than what the sender did before.
 pub fn encode<T: Serialize>(
-    clock: Timestamp,
+    sender: Sender,
     message: &T,
     bytes: Bytes,
 ) -> Result<(Bytes, Bytes), postcard::Error> {
     const LONG: usize = 64 * 1024;
-    let coded = Bytes::from(postcard::to_stdvec(&(clock, message))?);
+    let coded = Bytes::from(postcard::to_stdvec(&(sender, message))?);
     Ok(if coded.len() > LONG && bytes.is_empty() { (Bytes::new(), coded) } else { (coded, bytes) })
 }
 
@@ -424,10 +430,10 @@ pub fn encode<T: Serialize>(
 pub fn decode<T: serde::de::DeserializeOwned>(
     head: &Bytes,
     body: Bytes,
-) -> Result<(Timestamp, T, Bytes), postcard::Error> {
+) -> Result<(Sender, T, Bytes), postcard::Error> {
     let long = head.is_empty();
-    let (clock, message) = postcard::from_bytes(if long { &body } else { head })?;
-    Ok((clock, message, if long { Bytes::new() } else { body }))
+    let (sender, message) = postcard::from_bytes(if long { &body } else { head })?;
+    Ok((sender, message, if long { Bytes::new() } else { body }))
 }
 
 #[cfg(test)]
@@ -437,7 +443,8 @@ mod tests {
     #[test]
     fn messages_survive_short_and_long_and_with_bytes() {
         let request = Request::Users { buckets: Bucket::all().collect() };
-        let clock = Timestamp { ticks: 7, node: NodeId(1) };
+        let sent = Sent { life: cluster::Incarnation(3), millis: 9 };
+        let clock = Sender { clock: Timestamp { ticks: 7, node: NodeId(1) }, sent };
         let (head, body) = encode(clock, &request, Bytes::new()).unwrap();
         let (at, back, _) = decode::<Request>(&head, body).unwrap();
         assert_eq!(at, clock);

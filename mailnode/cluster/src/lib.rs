@@ -12,6 +12,7 @@
 //! | [`view`] | numbered membership list | DESIGN 5 |
 //! | [`membership`] | probes, suspicion, the coordinator's decisions | DESIGN 5 |
 //! | [`user_map`] | bucket -> manager, by rendezvous hashing | DESIGN 1 |
+//! | [`lateness`] | whether a request still has a caller who waits for it | decisions/simulator.md |
 //! | [`mail_map`] | user -> nodes that hold fragments | DESIGN 1 |
 //! | [`placement`] | which nodes take a new message | Porcupine, DESIGN 6 |
 //! | [`replica_write`] | a new message's way to `minCopies` disks | DESIGN 2 |
@@ -27,6 +28,7 @@ pub mod entry;
 pub mod fragment;
 pub mod healing;
 pub mod ids;
+pub mod lateness;
 pub mod mail_map;
 pub mod mailbox;
 pub mod membership;
@@ -41,6 +43,7 @@ pub use clock::{ClockError, HybridClock, Timestamp};
 pub use entry::{BlobRef, Entry, Flag, Location, Register, WrappedKey};
 pub use fragment::Fragment;
 pub use ids::{BlobId, Bucket, EntryId, Epoch, FolderId, Incarnation, NodeId, UserId};
+pub use lateness::{Lateness, Sent};
 pub use mail_map::MailMap;
 pub use mailbox::{FolderTable, MailboxIndex, UidBlock};
 pub use placement::{Candidate, Policy};

@@ -2,9 +2,8 @@
 //! unless a test asks for one.
 
 use bytes::Bytes;
-use cluster::Timestamp;
 use cluster::mailbox::Marks;
-use mailnode::wire::{FolderChanges, Request, Response, Updated, UserReply, decode, encode};
+use mailnode::wire::{FolderChanges, Request, Response, Sender, Updated, UserReply, decode, encode};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tamper {
@@ -24,8 +23,8 @@ pub enum Tamper {
     NoBodies,
 }
 
-fn coded(clock: Timestamp, response: &Response) -> (Bytes, Bytes) {
-    encode(clock, response, Bytes::new()).unwrap_or_default()
+fn coded(sender: Sender, response: &Response) -> (Bytes, Bytes) {
+    encode(sender, response, Bytes::new()).unwrap_or_default()
 }
 
 impl Tamper {
@@ -34,7 +33,7 @@ impl Tamper {
         if matches!(self, Self::Nothing | Self::ShiftUids(_) | Self::OldModseq | Self::NoBodies) {
             return Some((head, body));
         }
-        let Ok((clock, request, bytes)) = decode::<Request>(&head, body.clone()) else {
+        let Ok((sender, request, bytes)) = decode::<Request>(&head, body.clone()) else {
             return Some((head, body));
         };
         let changed = match (&*self, request) {
@@ -54,7 +53,7 @@ impl Tamper {
             }
             _ => return Some((head, body)),
         };
-        encode(clock, &changed, bytes).ok()
+        encode(sender, &changed, bytes).ok()
     }
 
     /// What arrives of an answer.
@@ -62,14 +61,14 @@ impl Tamper {
         if matches!(self, Self::Nothing | Self::DropStores | Self::DeafHost(_)) {
             return (head, body);
         }
-        let Ok((clock, response, _)) = decode::<Response>(&head, body.clone()) else { return (head, body) };
+        let Ok((sender, response, _)) = decode::<Response>(&head, body.clone()) else { return (head, body) };
         match (self, response) {
             (Self::ShiftUids(count), Response::User(UserReply::Opened(mut opened))) => {
                 *count += 1;
                 if *count % 3 == 0 {
                     opened.messages.iter_mut().for_each(|message| message.uid += 1);
                 }
-                coded(clock, &Response::User(UserReply::Opened(opened)))
+                coded(sender, &Response::User(UserReply::Opened(opened)))
             }
             (
                 Self::OldModseq,
@@ -77,13 +76,13 @@ impl Tamper {
             ) => {
                 let marks = Marks { highest_modseq: 1, ..marks };
                 let delta = FolderChanges::Delta { marks, upserts, vanished };
-                coded(clock, &Response::User(UserReply::Changes(delta)))
+                coded(sender, &Response::User(UserReply::Changes(delta)))
             }
             (Self::NoBodies, Response::Blob) => {
-                (coded(clock, &Response::Blob).0, Bytes::from_static(b"rubbish"))
+                (coded(sender, &Response::Blob).0, Bytes::from_static(b"rubbish"))
             }
             (Self::DropUpdates, Response::Updated(outcomes)) => {
-                coded(clock, &Response::Updated(outcomes.iter().map(|_| Updated::Same).collect()))
+                coded(sender, &Response::Updated(outcomes.iter().map(|_| Updated::Same).collect()))
             }
             _ => (head, body),
         }

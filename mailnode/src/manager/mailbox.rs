@@ -71,6 +71,11 @@ impl Mailbox {
         }
     }
 
+    /// True if every acknowledged change is in the index.
+    pub const fn is_complete(&self) -> bool {
+        self.unread.is_empty()
+    }
+
     /// A stamp for changes: above every MODSEQ that was shown.
     pub fn stamp(&self, node: &Node) -> Timestamp {
         let shown = Timestamp { ticks: self.index.highest_modseq(), node: node.id };

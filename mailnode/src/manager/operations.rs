@@ -53,7 +53,8 @@ pub async fn run(
             folder_of(&profile, folder)?;
             bounded(&uids)?;
             let at = mailbox.stamp(node);
-            let plan = mailbox.index.plan_store(folder, &uids, &change, unchanged_since, at);
+            let complete = mailbox.is_complete();
+            let plan = mailbox.index.plan_store(folder, &uids, &change, unchanged_since, at, complete);
             apply(node, cell, &mut mailbox, plan.entries).await?;
             let asked: Vec<u32> = uids.into_iter().filter(|uid| !plan.modified.contains(uid)).collect();
             let changes = mailbox.index.messages(folder, &asked).into_iter().map(Message::from).collect();

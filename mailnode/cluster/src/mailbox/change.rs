@@ -37,6 +37,8 @@ pub struct UidsExhausted {
 }
 
 impl MailboxIndex {
+    /// With `complete` false, newer versions than those of the index may exist on nodes that could not be read: then
+    /// what seems to change nothing is written all the same, so that it wins over what it undoes.
     pub fn plan_store(
         &self,
         folder: FolderId,
@@ -44,8 +46,16 @@ impl MailboxIndex {
         change: &FlagChange,
         unchanged_since: Option<u64>,
         at: Timestamp,
+        complete: bool,
     ) -> StorePlan {
         let mut plan = StorePlan::default();
+        let set = |entry: &mut Entry, flags: &[Flag], value: bool, at: Timestamp| {
+            for flag in flags {
+                if !complete || entry.has_flag(flag) != value {
+                    entry.set_flag(flag.clone(), value, at);
+                }
+            }
+        };
         for entry in self.messages(folder, uids) {
             if unchanged_since.is_some_and(|limit| entry.modseq > limit) {
                 plan.modified.extend(entry.location.uid.map(|uid| uid.number));
@@ -148,13 +158,5 @@ impl MailboxIndex {
             copied.to.push(number);
         }
         Ok(copied)
-    }
-}
-
-fn set(entry: &mut Entry, flags: &[Flag], value: bool, at: Timestamp) {
-    for flag in flags {
-        if entry.has_flag(flag) != value {
-            entry.set_flag(flag.clone(), value, at);
-        }
     }
 }

@@ -118,7 +118,7 @@ fn two_messages_with_one_uid_end_with_two_uids() {
 fn sessions_learn_of_flags_and_expunges_since_their_modseq() {
     let mut index = index(3);
     let known = index.open(INBOX).marks.mark;
-    let plan = index.plan_store(INBOX, &[2], &FlagChange::Add(vec![Flag::Seen]), None, stamp(200, 1));
+    let plan = index.plan_store(INBOX, &[2], &FlagChange::Add(vec![Flag::Seen]), None, stamp(200, 1), true);
     index.commit(plan.entries);
     let gone = index.plan_expunge(INBOX, &[1, 77], stamp(201, 1));
     assert_eq!(gone.len(), 1, "an unknown UID is no error");
@@ -137,7 +137,7 @@ fn a_session_that_is_far_behind_compares_with_everything() {
     for ticks in 200..5_000 {
         let flag = vec![Flag::Seen];
         let change = if ticks % 2 == 0 { FlagChange::Add(flag) } else { FlagChange::Remove(flag) };
-        let plan = index.plan_store(INBOX, &[1], &change, None, stamp(ticks, 1));
+        let plan = index.plan_store(INBOX, &[1], &change, None, stamp(ticks, 1), true);
         index.commit(plan.entries);
     }
     assert!(
@@ -175,9 +175,9 @@ fn unchangedsince_protects_what_was_modified() {
     let mut index = index(1);
     let at = index.entry(EntryId(1)).unwrap().modseq;
     let change = FlagChange::Replace(vec![Flag::Draft]);
-    let plan = index.plan_store(INBOX, &[1], &change, Some(at - 1), stamp(300, 1));
+    let plan = index.plan_store(INBOX, &[1], &change, Some(at - 1), stamp(300, 1), true);
     assert_eq!((plan.entries.len(), plan.modified), (0, vec![1]));
-    let plan = index.plan_store(INBOX, &[1], &change, Some(at), stamp(300, 1));
+    let plan = index.plan_store(INBOX, &[1], &change, Some(at), stamp(300, 1), true);
     index.commit(plan.entries);
     assert_eq!(index.entry(EntryId(1)).unwrap().flags_set().collect::<Vec<_>>(), [&Flag::Draft]);
 }
@@ -344,4 +344,37 @@ fn a_uid_that_nobody_had_reserved_shows_that_the_profile_is_old() {
     assert!(index.is_behind());
     index.set_reservations(INBOX, &[block(1, 1000, stamp(100, 1)), block(1001, 2000, stamp(155, 2))], 2001);
     assert!(!index.is_behind());
+}
+
+#[test]
+fn a_change_that_seems_to_be_none_is_written_if_newer_versions_may_be_elsewhere() {
+    let index = index(1);
+    let unset = FlagChange::Remove(vec![Flag::Seen]);
+    assert_eq!(index.plan_store(INBOX, &[1], &unset, None, stamp(200, 1), true).entries, []);
+
+    let plan = index.plan_store(INBOX, &[1], &unset, None, stamp(200, 1), false);
+    let mut elsewhere = plan.entries[0].clone();
+    elsewhere.flags.clear();
+    elsewhere.set_flag(Flag::Seen, true, stamp(150, 2));
+    elsewhere.merge(&plan.entries[0]);
+    assert!(!elsewhere.has_flag(&Flag::Seen));
+}
+
+#[test]
+fn a_folder_is_incomplete_while_a_message_waits_for_another_uid_unless_its_body_is_lost() {
+    let mut index = index(1);
+    index.learn(entry(2, stamp(2, 1)));
+    assert!(!index.is_incomplete(INBOX), "nobody was shown a message that never had a UID");
+    number(&mut index, 150);
+    let ours = block(1, 1000, stamp(100, 1));
+    let news = index.set_reservations(INBOX, &[ours, block(1001, 2000, stamp(120, 2))], 2001);
+    assert!(news, "another manager's block");
+    assert!(index.is_incomplete(INBOX), "the second message was numbered after it was reserved");
+
+    index.add_block(INBOX, block(2001, 3000, stamp(160, 1)));
+    let plan = index.number(stamp(170, 1), &folders());
+    index.set_aside(&plan);
+    assert!(!index.is_incomplete(INBOX));
+    index.commit(plan);
+    assert_eq!(uids(&index, INBOX), [(1, 1), (2, 2001)]);
 }
