@@ -25,8 +25,6 @@ from wait import eventually
 
 SECONDS = float(os.environ.get("PRICKLE_CHAOS_SECONDS", "90"))
 SEED = os.environ.get("PRICKLE_CHAOS_SEED", "4")
-#: Known and open (docs/testing.md): told, and a failure only with PRICKLE_CHAOS_STRICT=1.
-KNOWN_OPEN = () if os.environ.get("PRICKLE_CHAOS_STRICT") else ("modseq", "below", "kept after QUIT", "flag of copy")
 LOG = os.environ.get("PRICKLE_CHAOS_LOG", "info")
 NODES = 5
 USERS = 10
@@ -175,7 +173,7 @@ def test_nothing_acknowledged_is_lost_whatever_happens_to_nodes_disks_and_networ
     )
     kinds = Counter(kind for kind, _ in promises.violations)
     if kinds:
-        report(f"violations: {dict(kinds)}, of these known and open: {[kind for kind in kinds if kind in KNOWN_OPEN]}")
-    broken = chaos.failures or chaos.faults.deaths or chaos.load.bugs or [kind for kind in kinds if kind not in KNOWN_OPEN]
+        report(f"violations: {dict(kinds)}")
+    broken = chaos.failures or chaos.faults.deaths or chaos.load.bugs or kinds
     assert not broken, "\n".join(line[:1500] for line in lines[:60] + ["..."] + chaos.faults.timeline)
     assert acknowledged > SECONDS * 5, f"there was hardly any load: {chaos.load.done}, failed: {chaos.load.failed}"

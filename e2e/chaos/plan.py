@@ -15,7 +15,6 @@ import itertools
 from dataclasses import dataclass, field
 
 ROUND_SECONDS = 16.0
-_CALM_BEFORE_LOSS = 3.0
 _AWAY = 2
 
 #: How often, of all.
@@ -86,8 +85,6 @@ def _draw(random, nodes, seconds):
 def _is_allowed(fault, faults):
     away = [other for other in faults if other.kind in PROCESS and fault.overlaps(other)]
     if any(other.kind in _LOSSES and fault.begin < other.begin and fault.overlaps(other, before=0.0) for other in faults):
-        return False
-    if any(other.kind in _LOSSES and other.begin - _CALM_BEFORE_LOSS < fault.end <= other.begin for other in faults):
         return False
     if fault.kind in PROCESS:
         return len(away) < _AWAY and all(other.node != fault.node for other in away)

@@ -61,6 +61,8 @@ pub async fn deliver(
             expunged: None,
         })
         .collect();
+    // Others' load rides on their messages; our own does not come by itself.
+    node.topology.report_load(node.id, node.load());
     let orders = recipients
         .iter()
         .map(|recipient| {

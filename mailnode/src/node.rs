@@ -230,6 +230,7 @@ impl Node {
                 Response::Done
             }
             Request::Recipients { users, acting } => {
+                self.healing.client_served();
                 Response::Recipients(self.manager.recipients(self, users, acting).await?)
             }
             Request::Notice { entries, number, acting } => {
@@ -240,6 +241,7 @@ impl Node {
                 Response::Done
             }
             Request::User { user, op, acting } => {
+                self.healing.client_served();
                 Response::User(self.manager.operate(self, from, user, op, acting).await?)
             }
             Request::Status => Response::Status(self.status().await),
@@ -247,7 +249,8 @@ impl Node {
             request @ (Request::Compare(_)
             | Request::Entries { .. }
             | Request::Drain { .. }
-            | Request::DrainProgress) => crate::healing::serve(self, from, request).await?,
+            | Request::DrainProgress
+            | Request::Tombstones { .. }) => crate::healing::serve(self, from, request).await?,
             request => return crate::replica::serve(self, from, request, body).await,
         };
         Ok((response, Bytes::new()))

@@ -96,6 +96,10 @@ pub enum Request {
         draining: bool,
     },
     DrainProgress,
+    /// Tombstones of entries that both should have, in pages; answered with a fragment.
+    Tombstones {
+        after: Option<(UserId, EntryId)>,
+    },
 }
 
 /// Answers to [`Question`]s.
@@ -384,6 +388,7 @@ impl Request {
             Self::Entries { .. } => "entries",
             Self::Drain { .. } => "drain",
             Self::DrainProgress => "drain-progress",
+            Self::Tombstones { .. } => "tombstones",
         }
     }
 

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`compare`] | compares with peers, repairs what differs |
 //! | [`relocate`] | gives entries another replica set: after a loss, in a drain, for balance |
+//! | [`tombstones`] | an empty disk asks for what was expunged |
 //! | [`copy`] | brings bodies to a peer, throttled, after those who read and send mail |
 //! | [`bodies`] | fetches bodies that are missing or damaged here; reads everything once in a while |
 //! | [`drain`] | takes this node out of service without losing anything |
@@ -17,6 +18,7 @@ mod copy;
 mod drain;
 pub mod outdated;
 mod relocate;
+mod tombstones;
 
 pub use drain::{DrainProgress, remembered as remembers_draining, set as set_draining};
 
@@ -32,6 +34,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+/// So long after a client asked for something, clients are being served.
+const SERVING: Duration = Duration::from_secs(1);
 /// Missing bodies remembered at a time; scrubbing finds the others.
 const MISSING: usize = 10_000;
 
@@ -40,10 +44,14 @@ pub struct Healing {
     started: Instant,
     draining: watch::Sender<bool>,
     throttle: Mutex<Throttle>,
+    /// When a client last asked for something here.
+    served: Mutex<Option<Instant>>,
     progress: Mutex<Progress>,
     /// Peers that were found equal since they returned and since this epoch began.
     level: Mutex<(Epoch, BTreeSet<NodeId>)>,
     missing: Mutex<BTreeSet<BlobId>>,
+    /// Members whose tombstones this disk has.
+    tombstones_of: Mutex<BTreeSet<NodeId>>,
     news_of_missing: Notify,
 }
 
@@ -70,7 +78,7 @@ pub struct HealingStatus {
     /// Records of the user database that this node should have and has not caught up with, in buckets.
     pub buckets_left: u64,
     /// Members that this node (of two, the one with the lower id) has not found equal since they returned or the
-    /// view changed. While any node has some, a disk may yet lack what it should hold.
+    /// view changed, and those whose tombstones it has not fetched. While any node has some, a disk may yet lack what it should hold.
     pub peers_to_compare: u64,
 }
 
@@ -86,9 +94,11 @@ impl Healing {
             started: Instant::now(),
             draining: watch::Sender::new(draining),
             throttle: Mutex::new(Throttle::new(settings.bytes_per_second)),
+            served: Mutex::default(),
             progress: Mutex::default(),
             level: Mutex::default(),
             missing: Mutex::default(),
+            tombstones_of: Mutex::default(),
             news_of_missing: Notify::new(),
         }
     }
@@ -116,9 +126,15 @@ impl Healing {
         }
     }
 
+    /// A client asks for something: healing is in its way.
+    pub fn client_served(&self) {
+        *lock(&self.served) = Some(Instant::now());
+    }
+
     /// Waits until so many bytes may be copied.
     async fn throttle(&self, bytes: u64) {
-        let wait = lock(&self.throttle).spend(bytes, self.started.elapsed());
+        let serving = lock(&self.served).is_some_and(|at| at.elapsed() < SERVING);
+        let wait = lock(&self.throttle).spend(bytes, serving, self.started.elapsed());
         tokio::time::sleep(wait).await;
     }
 
@@ -127,7 +143,8 @@ impl Healing {
         let level = lock(&self.level);
         let open = |id: &NodeId| level.0 != view.epoch || !level.1.contains(id);
         let partners = view.members.iter().map(|member| member.id).filter(|&id| id > me);
-        partners.filter(open).count() as u64 + u64::from(view.members.is_empty())
+        let tombstones = tombstones::left(&lock(&self.tombstones_of), me, view);
+        partners.filter(open).count() as u64 + tombstones + u64::from(view.members.is_empty())
     }
 
     pub fn status(&self, me: NodeId, view: &View, buckets_left: u64) -> HealingStatus {
@@ -147,6 +164,7 @@ impl Healing {
 pub async fn run(node: Arc<Node>) {
     tokio::join!(
         compare::run(&node),
+        tombstones::run(&node),
         relocate::run(&node),
         bodies::fetch_missing(&node),
         bodies::scrub(&node),
@@ -162,6 +180,7 @@ pub async fn serve(node: &Arc<Node>, from: NodeId, request: Request) -> Result<R
     match request {
         Request::Compare(question) => Ok(Response::Compared(compare::answer(node, from, question).await?)),
         Request::Entries { ids } => compare::entries(node, ids).await,
+        Request::Tombstones { after } => tombstones::answer(node, from, after).await,
         Request::Drain { draining } => drain::set_here(node, draining).await.map(|()| Response::Done),
         Request::DrainProgress => Ok(Response::DrainProgress(drain::progress(node).await)),
         other => Err(Failure::Invalid(format!("{} is not a request for healing", other.name()))),

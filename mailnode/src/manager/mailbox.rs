@@ -65,9 +65,11 @@ impl Mailbox {
     }
 
     /// When the fragments were read and before anything is shown.
-    fn begin(&mut self) {
+    fn begin(&mut self, node: &Node) {
         if !std::mem::replace(&mut self.begun, true) {
-            self.index.begin();
+            // Of a mailbox without messages nobody may remember that there ever were any.
+            let all_is_known = self.is_complete() && !self.index.is_empty();
+            self.index.begin(if all_is_known { 0 } else { node.clock.now().ticks });
         }
     }
 
@@ -131,7 +133,7 @@ pub async fn refresh(
     let mut profile = cell.profile.current(node, cell.user).await?;
     mailbox.know(&profile);
     fetch_fragments(node, cell, mailbox).await?;
-    mailbox.begin();
+    mailbox.begin(node);
     mailbox.epoch = Some(epoch);
     let incoming = std::mem::take(&mut lock(&cell.incoming).entries);
     mailbox.learn(incoming);

@@ -26,8 +26,8 @@ impl Store {
         limit: usize,
     ) -> Result<Page> {
         let mut page = Page::default();
-        self.visit_copies(&entries_key(bucket), after, &mut |row| {
-            if row.entry.replicas.value.contains(&peer) {
+        self.visit(&entries_key(bucket), after, &mut |row| {
+            if self.holds(&row.entry) && row.entry.replicas.value.contains(&peer) {
                 page.more = page.items.len() == limit;
                 if !page.more {
                     let (digest, at) = (row.digest, row.entry.latest().unix_millis());
@@ -42,14 +42,33 @@ impl Store {
     /// All live entries of which this node is a replica, in pages in an order of their own. Blocks.
     pub fn copies(&self, after: Option<(UserId, EntryId)>, limit: usize) -> Result<Vec<Entry>> {
         let mut copies = Vec::new();
-        self.visit_copies(&Bytes::from_static(ENTRIES), after, &mut |row| {
-            copies.push(row.entry);
+        self.visit(&Bytes::from_static(ENTRIES), after, &mut |row| {
+            if self.holds(&row.entry) {
+                copies.push(row.entry);
+            }
             copies.len() < limit
         })?;
         Ok(copies)
     }
 
-    fn visit_copies(
+    /// Tombstones of entries of which both this node and the peer are replicas, in the order of [`Store::copies`]. Blocks.
+    pub fn tombstones(
+        &self,
+        peer: NodeId,
+        after: Option<(UserId, EntryId)>,
+        limit: usize,
+    ) -> Result<Vec<Entry>> {
+        let mut tombstones = Vec::new();
+        self.visit(&Bytes::from_static(ENTRIES), after, &mut |row| {
+            if !row.entry.is_live() && row.entry.replicas.value.contains(&peer) {
+                tombstones.push(row.entry);
+            }
+            tombstones.len() < limit
+        })?;
+        Ok(tombstones)
+    }
+
+    fn visit(
         &self,
         prefix: &Bytes,
         after: Option<(UserId, EntryId)>,
@@ -63,8 +82,7 @@ impl Store {
                 return true;
             }
             match EntryRow::parse(row) {
-                Ok(row) if self.holds(&row.entry) => visit(row),
-                Ok(_) => true,
+                Ok(row) => visit(row),
                 Err(error) => {
                     outcome = Err(error);
                     false

@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 /// Time is the node's monotonic time since its start.
+/// What a body costs at least while clients are served. A small one costs a call and a flush at both ends, which they feel
+/// long before its bytes.
+const FELT: u64 = 128 * 1024;
+
 #[derive(Clone, Copy, Debug)]
 pub struct Throttle {
     bytes_per_second: u64,
@@ -17,8 +21,10 @@ impl Throttle {
         }
     }
 
-    /// How long to wait before so many bytes may be spent; they count as spent. Rest is not saved up.
-    pub fn spend(&mut self, bytes: u64, now: Duration) -> Duration {
+    /// How long to wait before a body of so many bytes may be copied; it counts as copied. Rest is not saved up.
+    /// `serving`: there are clients who would feel it.
+    pub fn spend(&mut self, bytes: u64, serving: bool, now: Duration) -> Duration {
+        let bytes = if serving { bytes.max(FELT) } else { bytes };
         let wait = self.free_at.saturating_sub(now);
         let took = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
         self.free_at = self.free_at.max(now).saturating_add(took);
@@ -39,10 +45,15 @@ mod tests {
     fn it_lets_through_its_rate_and_saves_nothing_up() {
         let mut throttle = Throttle::new(1_000);
         let second = Duration::from_secs(1);
-        assert_eq!(throttle.spend(500, second * 100), Duration::ZERO);
-        assert_eq!(throttle.spend(2_000, second * 100), second / 2);
-        assert_eq!(throttle.spend(1, second * 101), second * 3 / 2);
-        assert_eq!(throttle.spend(1, second * 900), Duration::ZERO);
+        assert_eq!(throttle.spend(500, false, second * 100), Duration::ZERO);
+        assert_eq!(throttle.spend(2_000, false, second * 100), second / 2);
+        assert_eq!(throttle.spend(1, false, second * 101), second * 3 / 2);
+        assert_eq!(throttle.spend(1, false, second * 900), Duration::ZERO);
+        assert_eq!(throttle.spend(1, true, second * 2_000), Duration::ZERO);
+        assert!(
+            throttle.spend(1, false, second * 2_001) > second * 100,
+            "a small body costs more while clients are served"
+        );
         assert_eq!(Throttle::new(0).estimate(5), second * 5);
     }
 }

@@ -69,11 +69,12 @@ impl MailboxIndex {
     }
 
     /// To be called when the fragments were read and before anything is shown. A session may know the MODSEQ of a
-    /// change that took a message out of a folder, and of which only the message now tells, wherever it is. (Not the
-    /// clock: that of another manager, which was seen too, may have been ahead.)
-    pub fn begin(&mut self) {
+    /// change that took a message out of a folder, and of which only the message now tells, wherever it is. (The clock
+    /// alone would not do: that of another manager, which was seen too, may have been ahead.) `at_least`: the clock,
+    /// if there may be stamps that were not read.
+    pub fn begin(&mut self, at_least: u64) {
         let stamps = self.entries.values().map(|entry| entry.latest().ticks);
-        self.floor = stamps.fold(self.floor, u64::max);
+        self.floor = stamps.fold(self.floor.max(at_least), u64::max);
         let floor = self.floor;
         self.folders.values_mut().for_each(|folder| folder.raise(floor));
     }

@@ -120,3 +120,19 @@ fn items_copies_and_bodies_are_walked_in_pages_without_gaps() {
     assert_eq!(bodies.len(), 50);
     assert!(bodies.iter().all(|(id, length)| *length == 20 && now(store.blob(*id)).unwrap().is_some()));
 }
+
+#[test]
+fn tombstones_are_told_to_the_peer_that_should_have_them() {
+    let (store, _, _) = new_store();
+    let bytes = body(1, 300);
+    let expunged = |user, replicas: &[NodeId]| {
+        let here = moved(&entry(user, 1, BlobId::of(&bytes)), replicas, 5);
+        Entry { expunged: Some(stamp(((START + 6) * 1_000) << 16)), ..here }
+    };
+    let ours = expunged(1, &[ME, PEERS[0]]);
+    let theirs = expunged(2, &[ME, PEERS[1]]);
+    let living = entry(3, 1, BlobId::of(&bytes));
+    commit(&store, vec![blob(&bytes), put(&ours, &[]), put(&theirs, &[]), put(&living, &[])]).unwrap();
+    assert_eq!(store.tombstones(PEERS[0], None, 9).unwrap(), std::slice::from_ref(&ours));
+    assert_eq!(store.tombstones(PEERS[0], Some((ours.user, ours.id)), 9).unwrap(), []);
+}
