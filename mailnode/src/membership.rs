@@ -15,6 +15,10 @@ use tokio::time::Instant;
 const TICK: Duration = Duration::from_millis(50);
 /// How often the Leases are read, which asks nobody where they are watched.
 const LOOK: Duration = Duration::from_millis(300);
+/// A node that did not run for so long was stopped: it is avoided by then, and may be out of the view.
+const STOPPED: Duration = Duration::from_secs(1);
+/// After that it learns of a newer view by its next look at the Leases or the next probe, within this time.
+const CATCH_UP: Duration = Duration::from_millis(600);
 /// Events that wait for the machine; more are dropped, as the next probe tells the same.
 const EVENTS: usize = 4096;
 
@@ -23,6 +27,34 @@ pub struct MembershipHandle {
     events: mpsc::Sender<Event>,
     known: Arc<Mutex<Known>>,
     isolated: Arc<AtomicBool>,
+    running: Arc<Running>,
+}
+
+/// Whether this process ran all the time.
+struct Running(Mutex<(Instant, Option<Instant>)>);
+
+impl Running {
+    fn new() -> Self {
+        Self(Mutex::new((Instant::now(), None)))
+    }
+
+    /// Called all the time.
+    fn tick(&self) {
+        let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if times.0.elapsed() > STOPPED {
+            times.1 = Some(Instant::now());
+        }
+        times.0 = Instant::now();
+    }
+
+    /// How long to wait until the view is not from before a stop.
+    fn wait(&self) -> Duration {
+        let (ticked, woken) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if ticked.elapsed() > STOPPED {
+            return CATCH_UP;
+        }
+        woken.map_or(Duration::ZERO, |at| CATCH_UP.saturating_sub(at.elapsed()))
+    }
 }
 
 #[derive(Default)]
@@ -38,15 +70,22 @@ pub struct Driver {
     sender: mpsc::Sender<Event>,
     known: Arc<Mutex<Known>>,
     isolated: Arc<AtomicBool>,
+    running: Arc<Running>,
 }
 
 impl MembershipHandle {
     pub fn new() -> (Self, Driver) {
         let (sender, events) = mpsc::channel(EVENTS);
         let (known, isolated): (Arc<Mutex<Known>>, Arc<AtomicBool>) = Default::default();
-        let driver =
-            Driver { events, sender: sender.clone(), known: known.clone(), isolated: isolated.clone() };
-        (Self { events: sender, known, isolated }, driver)
+        let running = Arc::new(Running::new());
+        let driver = Driver {
+            events,
+            sender: sender.clone(),
+            known: known.clone(),
+            isolated: isolated.clone(),
+            running: running.clone(),
+        };
+        (Self { events: sender, known, isolated, running }, driver)
     }
 
     fn tell(&self, event: Event) {
@@ -78,6 +117,18 @@ impl MembershipHandle {
     pub fn candidate(&self, id: NodeId) -> Option<Member> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.candidates.iter().find(|member| member.id == id).cloned()
+    }
+
+    /// If this process was stopped, its view is from before: waits until it has had the time to learn of the next.
+    pub async fn after_stop(&self) {
+        loop {
+            let wait = self.running.wait();
+            if wait.is_zero() {
+                return;
+            }
+            tracing::warn!(?wait, "this process was stopped; its view is looked up first");
+            tokio::time::sleep(wait).await;
+        }
     }
 
     /// Neither the Lease service nor any peer answers us.
@@ -116,6 +167,7 @@ pub async fn run<L: LeaseService>(
             // After the timers, which come rarely: events may come in a flood.
             Some(event) = driver.events.recv() => event,
         };
+        driver.running.tick();
         let (interval, duration) = timing.renewal_for(sharing_renewals(core.view().members.len()));
         let draining = node.healing.is_draining();
         if renew.elapsed() >= interval || lease.renewals == 0 || lease.draining != draining {

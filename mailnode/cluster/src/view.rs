@@ -98,14 +98,11 @@ impl Load {
         Self { pending: (bits >> 32) as u32, fullness: (bits >> 16) as u16, flush: bits as u16 }
     }
 
-    /// Expected wait for one more write, in arbitrary units. One flush commits all that waits for it, so a queue hardly
-    /// makes the wait longer until it is as long as a flush can carry; what counts is how long a flush takes.
+    /// Expected wait for one more write, in arbitrary units: the queue times what one flush costs. (Too hard on slow disks
+    /// where the processor is the bottleneck: docs/figures/README.md, figure 3. A longer queue counting less makes it worse.)
     pub const fn cost(&self) -> u64 {
-        (self.pending as u64 + Self::GROUP) * (self.flush as u64 + 1)
+        (self.pending as u64 + 1) * (self.flush as u64 + 1)
     }
-
-    /// Operations that one flush carries about as fast as a single one (docs/decisions/storage-engine.md).
-    const GROUP: u64 = 32;
 }
 
 #[cfg(test)]

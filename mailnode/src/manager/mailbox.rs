@@ -67,9 +67,7 @@ impl Mailbox {
     /// When the fragments were read and before anything is shown.
     fn begin(&mut self, node: &Node) {
         if !std::mem::replace(&mut self.begun, true) {
-            // Of a mailbox without messages nobody may remember that there ever were any.
-            let all_is_known = self.is_complete() && !self.index.is_empty();
-            self.index.begin(if all_is_known { 0 } else { node.clock.now().ticks });
+            self.index.begin(node.clock.now().ticks);
         }
     }
 

@@ -161,6 +161,7 @@ impl Manager {
         op: UserOp,
         acting: bool,
     ) -> Result<UserReply, Failure> {
+        node.membership.after_stop().await;
         self.check(node, user, acting)?;
         let cell = self.cell(user);
         operations::run(node, &cell, from, op).await

@@ -49,7 +49,7 @@ pub struct MailboxIndex {
     aside: BTreeSet<EntryId>,
     /// Visible entries that a merge changed without giving them a MODSEQ above what sessions know.
     unstamped: BTreeSet<EntryId>,
-    /// MODSEQs of all folders begin here: the highest of the whole mailbox when it was read.
+    /// MODSEQs of all folders begin here.
     floor: u64,
 }
 
@@ -68,13 +68,12 @@ impl MailboxIndex {
         }
     }
 
-    /// To be called when the fragments were read and before anything is shown. A session may know the MODSEQ of a
-    /// change that took a message out of a folder, and of which only the message now tells, wherever it is. (The clock
-    /// alone would not do: that of another manager, which was seen too, may have been ahead.) `at_least`: the clock,
-    /// if there may be stamps that were not read.
-    pub fn begin(&mut self, at_least: u64) {
+    /// To be called when the fragments were read and before anything is shown. MODSEQ goes on from the clock, as nobody
+    /// may remember what was changed last, and from all that was read, as another manager's clock may have been ahead: of
+    /// a change that took a message out of a folder only the message tells, wherever it is.
+    pub fn begin(&mut self, clock: u64) {
         let stamps = self.entries.values().map(|entry| entry.latest().ticks);
-        self.floor = stamps.fold(self.floor.max(at_least), u64::max);
+        self.floor = stamps.fold(self.floor.max(clock), u64::max);
         let floor = self.floor;
         self.folders.values_mut().for_each(|folder| folder.raise(floor));
     }
