@@ -27,7 +27,6 @@ pub const PATIENCE: Duration = Duration::from_secs(4);
 
 pub struct Mailbox {
     pub index: MailboxIndex,
-    begun: bool,
     /// The fragments in the index, by node and life of the node.
     built_from: BTreeMap<NodeId, Incarnation>,
     /// Nodes whose fragment is not in the index, if they may have all copies of a message.
@@ -45,7 +44,6 @@ impl Mailbox {
     pub fn new(user: UserId) -> Self {
         Self {
             index: MailboxIndex::new(user, environment::random()),
-            begun: false,
             built_from: BTreeMap::new(),
             unread: Vec::new(),
             number_again: None,
@@ -61,13 +59,6 @@ impl Mailbox {
         entries.sort_by_key(|entry| entry.location.uid.map_or(u32::MAX, |uid| uid.number));
         for entry in entries {
             self.index.learn(entry);
-        }
-    }
-
-    /// When the fragments were read and before anything is shown.
-    fn begin(&mut self, node: &Node) {
-        if !std::mem::replace(&mut self.begun, true) {
-            self.index.begin(node.clock.now().ticks);
         }
     }
 
@@ -131,7 +122,6 @@ pub async fn refresh(
     let mut profile = cell.profile.current(node, cell.user).await?;
     mailbox.know(&profile);
     fetch_fragments(node, cell, mailbox).await?;
-    mailbox.begin(node);
     mailbox.epoch = Some(epoch);
     let incoming = std::mem::take(&mut lock(&cell.incoming).entries);
     mailbox.learn(incoming);

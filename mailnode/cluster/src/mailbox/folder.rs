@@ -50,7 +50,6 @@ const CHANGES: usize = 4096;
 #[derive(Clone, Debug, Default)]
 pub(super) struct FolderIndex {
     pub(super) by_uid: BTreeMap<u32, EntryId>,
-    pub(super) highest_modseq: u64,
     /// True once a session was shown this folder; from then on nothing may appear below `shown`.
     pub(super) opened: bool,
     shown: u32,
@@ -70,15 +69,6 @@ pub(super) struct FolderIndex {
 }
 
 impl FolderIndex {
-    pub(super) fn beginning_at(modseq: u64) -> Self {
-        Self { highest_modseq: modseq, ..Self::default() }
-    }
-
-    /// MODSEQs up to here may have been shown by another index.
-    pub(super) fn raise(&mut self, modseq: u64) {
-        self.highest_modseq = self.highest_modseq.max(modseq);
-    }
-
     /// A session was shown UIDs up to here, by another index.
     pub(super) fn shown_up_to(&mut self, number: u32) {
         self.open();

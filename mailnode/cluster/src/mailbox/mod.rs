@@ -49,8 +49,9 @@ pub struct MailboxIndex {
     aside: BTreeSet<EntryId>,
     /// Visible entries that a merge changed without giving them a MODSEQ above what sessions know.
     unstamped: BTreeSet<EntryId>,
-    /// MODSEQs of all folders begin here.
-    floor: u64,
+    /// The newest stamp in the mailbox: HIGHESTMODSEQ of all its folders. One for all, because of a change that took a
+    /// message out of a folder only the message tells, wherever it is, and every index has to come to the same.
+    modseq: u64,
 }
 
 impl MailboxIndex {
@@ -64,23 +65,17 @@ impl MailboxIndex {
             unnumbered: BTreeSet::new(),
             aside: BTreeSet::new(),
             unstamped: BTreeSet::new(),
-            floor: 0,
+            modseq: 0,
         }
     }
 
-    /// To be called when the fragments were read and before anything is shown. MODSEQ goes on from the clock, as nobody
-    /// may remember what was changed last, and from all that was read, as another manager's clock may have been ahead: of
-    /// a change that took a message out of a folder only the message tells, wherever it is.
-    pub fn begin(&mut self, clock: u64) {
-        let stamps = self.entries.values().map(|entry| entry.latest().ticks);
-        self.floor = stamps.fold(self.floor.max(clock), u64::max);
-        let floor = self.floor;
-        self.folders.values_mut().for_each(|folder| folder.raise(floor));
+    fn raise(&mut self, modseq: u64) {
+        self.modseq = self.modseq.max(modseq);
     }
 
     /// The highest MODSEQ of all folders.
-    pub fn highest_modseq(&self) -> u64 {
-        self.folders.values().map(|folder| folder.highest_modseq).fold(self.floor, u64::max)
+    pub const fn highest_modseq(&self) -> u64 {
+        self.modseq
     }
 
     pub const fn user(&self) -> UserId {
@@ -121,6 +116,7 @@ impl MailboxIndex {
         };
         let Some(before) = before else {
             self.settle(&after);
+            self.raise(after.latest().ticks);
             return true;
         };
         let was_visible = self.is_visible(&before);
@@ -129,6 +125,7 @@ impl MailboxIndex {
                 self.folder(after.location.folder).changed(uid.number);
             }
             self.stamp_if_shown(&after);
+            self.raise(after.latest().ticks);
             return true;
         }
         if was_visible {
@@ -138,6 +135,7 @@ impl MailboxIndex {
             }
         }
         self.settle(&after);
+        self.raise(after.latest().ticks);
         true
     }
 
@@ -157,11 +155,9 @@ impl MailboxIndex {
 
     /// Sessions notice a change by its MODSEQ: one that came without a higher one waits for it.
     fn stamp_if_shown(&mut self, entry: &Entry) {
-        let folder = self.folder(entry.location.folder);
-        if folder.opened && entry.modseq <= folder.highest_modseq {
+        if self.folder(entry.location.folder).opened && entry.modseq <= self.modseq {
             self.unstamped.insert(entry.id);
         }
-        self.folder(entry.location.folder).raise(entry.modseq);
     }
 
     /// Puts an entry that turned up into its folder's UID order, or among the unnumbered.
@@ -169,7 +165,6 @@ impl MailboxIndex {
         let id = entry.id;
         self.unnumbered.remove(&id);
         if !entry.is_live() {
-            self.folder(entry.location.folder).raise(entry.modseq);
             return;
         }
         let Some(uid) = entry.location.uid else {
@@ -196,8 +191,7 @@ impl MailboxIndex {
     }
 
     fn folder(&mut self, id: FolderId) -> &mut FolderIndex {
-        let floor = self.floor;
-        self.folders.entry(id).or_insert_with(|| FolderIndex::beginning_at(floor))
+        self.folders.entry(id).or_default()
     }
 
     /// The reserved blocks of a folder that the profile remembers, and the first number never reserved.
@@ -234,8 +228,8 @@ impl MailboxIndex {
     /// Takes over a session that another index served: whatever it may not be shown gets a new UID, and MODSEQ goes
     /// on from where it is. Afterwards it compares with everything.
     pub fn reconcile(&mut self, folder: FolderId, shown: &Shown) {
+        self.raise(shown.modseq);
         let index = self.folder(folder);
-        index.raise(shown.modseq);
         index.shown_up_to(shown.highest_uid);
         let below: Vec<EntryId> = index.by_uid.range(..=shown.highest_uid).map(|(_, &id)| id).collect();
         for id in below {
@@ -360,8 +354,8 @@ impl MailboxIndex {
             let id = after.id;
             self.unnumbered.remove(&id);
             self.aside.remove(&id);
+            self.raise(after.latest().ticks);
             let folder = self.folder(after.location.folder);
-            folder.raise(after.modseq);
             match after.location.uid.filter(|_| after.is_live()) {
                 Some(uid) => folder.show(uid.number, id),
                 None if after.is_live() => {

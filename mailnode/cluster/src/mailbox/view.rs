@@ -88,7 +88,7 @@ impl MailboxIndex {
         let index = self.folders.get(&folder);
         Marks {
             uid_next: index.map_or(1, FolderIndex::uid_next),
-            highest_modseq: index.map_or(self.floor, |index| index.highest_modseq).max(1),
+            highest_modseq: self.modseq.max(1),
             mark: Mark { index: self.serial, sequence: index.map_or(0, FolderIndex::sequence) },
         }
     }
