@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use storage::{Durability, Outcome, Write};
 
-fn disk(error: storage::Error) -> Failure {
+/// What a peer is told of an error of our disk, which is logged here.
+pub fn disk(error: storage::Error) -> Failure {
     if let storage::Error::WrongName(name) = &error {
         return Failure::Invalid(format!("the body does not match its name {name}"));
     }

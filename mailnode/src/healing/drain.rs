@@ -65,10 +65,7 @@ pub async fn set(node: &Arc<Node>, name: &str, draining: bool) -> Result<(), Fai
 pub(super) async fn set_here(node: &Arc<Node>, draining: bool) -> Result<(), Failure> {
     let value = draining.then(|| Bytes::from_static(b"1"));
     let record = Write::Record { key: KEY.to_vec(), value };
-    node.store.commit(vec![record], Durability::Synced).await.map_err(|error| {
-        tracing::error!(%error, "storage");
-        Failure::Temporary("this node cannot use its disk".into())
-    })?;
+    node.store.commit(vec![record], Durability::Synced).await.map_err(crate::replica::disk)?;
     if node.healing.draining.send_replace(draining) != draining {
         tracing::info!(draining, "drain");
     }

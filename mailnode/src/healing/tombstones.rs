@@ -7,7 +7,7 @@
 
 use super::blocking;
 use crate::node::Node;
-use crate::replica;
+use crate::replica::{self, disk};
 use crate::wire::{Failure, PAGE, PendingEntry, Request, Response};
 use bytes::Bytes;
 use cluster::{EntryId, NodeId, UserId, View};
@@ -49,10 +49,6 @@ pub async fn run(node: &Arc<Node>) {
 
 /// Fetches a member's tombstones, unless this disk has them.
 async fn ask(node: &Arc<Node>, peer: NodeId) -> Result<usize, Failure> {
-    let disk = |error: storage::Error| {
-        tracing::error!(%error, "storage");
-        Failure::Temporary("this node cannot use its disk".into())
-    };
     if node.store.record(&key(peer)).map_err(disk)?.is_some() {
         return Ok(0);
     }
