@@ -184,9 +184,9 @@ impl Round {
     }
 }
 
-/// Sends new versions to one replica; None for those of which it is not known whether it took them. The manager hears of a message as soon
-/// as its first copy is on disk, so another replica may still be writing the body: it is asked again until it has
-/// it. Were it left to redelivery, a UID would be on one disk while clients are shown it.
+/// Sends new versions to one replica; None for those of which it is not known whether it took them. The manager hears
+/// of a message as soon as its first copy is on disk, so another replica may still be writing the body: it is asked
+/// again until it has it. Were it left to redelivery, a UID would be on one disk while clients are shown it.
 async fn update_replica(
     node: &Arc<Node>,
     replica: NodeId,

@@ -227,11 +227,7 @@ impl History {
         let told = shortened(&format!("{work:?}"));
         let begun = self.world.now;
         loop {
-            let Some(done) = self.ask_once(host, work.clone())? else {
-                let what = format!("node-{host}: {told}: no answer in {ANSWER:?}");
-                self.clients.model.violate("available", what);
-                return None;
-            };
+            let done = self.ask_once(host, work.clone(), &told)?;
             if done.is_to_be_repeated() && self.world.now < begun + SERVED {
                 self.pause(Duration::from_secs(1));
                 continue;
@@ -244,16 +240,18 @@ impl History {
         }
     }
 
-    fn ask_once(&mut self, host: usize, work: Work) -> Option<Option<Done>> {
+    fn ask_once(&mut self, host: usize, work: Work, told: &str) -> Option<Done> {
         let ticket = self.world.begin(host, work)?;
         let begun = self.world.now;
         while self.world.now < begun + ANSWER {
             self.world.tick();
             if let Some((_, done)) = self.world.finished().into_iter().find(|(id, _)| *id == ticket.id) {
-                return Some(Some(done));
+                return Some(done);
             }
         }
-        Some(None)
+        let what = format!("node-{host}: {told}: no answer in {ANSWER:?}");
+        self.clients.model.violate("available", what);
+        None
     }
 
     fn pause(&mut self, time: Duration) {

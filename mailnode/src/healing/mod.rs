@@ -78,7 +78,8 @@ pub struct HealingStatus {
     /// Records of the user database that this node should have and has not caught up with, in buckets.
     pub buckets_left: u64,
     /// Members that this node (of two, the one with the lower id) has not found equal since they returned or the
-    /// view changed, and those whose tombstones it has not fetched. While any node has some, a disk may yet lack what it should hold.
+    /// view changed, and those whose tombstones it has not fetched. While any node has some, a disk may yet lack what
+    /// it should hold.
     pub peers_to_compare: u64,
 }
 

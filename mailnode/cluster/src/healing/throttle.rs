@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-/// Time is the node's monotonic time since its start.
 /// What a body costs at least while clients are served. A small one costs a call and a flush at both ends, which they feel
 /// long before its bytes.
 const FELT: u64 = 128 * 1024;
 
+/// Time is the node's monotonic time since its start.
 #[derive(Clone, Copy, Debug)]
 pub struct Throttle {
     bytes_per_second: u64,

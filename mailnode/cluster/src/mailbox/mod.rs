@@ -114,27 +114,23 @@ impl MailboxIndex {
                 known.clone()
             }
         };
-        let Some(before) = before else {
-            self.settle(&after);
-            self.raise(after.latest().ticks);
-            return true;
-        };
-        let was_visible = self.is_visible(&before);
-        if was_visible && after.is_live() && same_place(&before, &after) {
-            if let Some(uid) = after.location.uid {
-                self.folder(after.location.folder).changed(uid.number);
+        match before.filter(|before| self.is_visible(before)) {
+            Some(before) if after.is_live() && same_place(&before, &after) => {
+                if let Some(uid) = after.location.uid {
+                    self.folder(after.location.folder).changed(uid.number);
+                }
+                self.stamp_if_shown(&after);
             }
-            self.stamp_if_shown(&after);
-            self.raise(after.latest().ticks);
-            return true;
-        }
-        if was_visible {
-            self.take_away(&before);
-            if self.folder(before.location.folder).opened {
-                self.unstamped.insert(id);
+            was_visible => {
+                if let Some(before) = was_visible {
+                    self.take_away(&before);
+                    if self.folder(before.location.folder).opened {
+                        self.unstamped.insert(id);
+                    }
+                }
+                self.settle(&after);
             }
         }
-        self.settle(&after);
         self.raise(after.latest().ticks);
         true
     }
