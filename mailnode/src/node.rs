@@ -279,9 +279,9 @@ impl Node {
                 let repeatable = request.is_repeatable();
                 match self.call(node, request, deadline).await {
                     Ok(response) => return Ok(response),
-                    Err(CallError::Refused(Failure::NotManager(epoch))) => {
-                        last = Failure::NotManager(epoch);
-                        // One of us is behind; views travel within milliseconds.
+                    Err(CallError::Refused(again @ (Failure::NotManager(_) | Failure::Late))) => {
+                        // If one of us is behind: views travel within milliseconds.
+                        last = again;
                         break;
                     }
                     Err(CallError::Refused(failure)) => return Err(failure),
@@ -293,14 +293,17 @@ impl Node {
                 }
             }
             // Views travel within milliseconds, but a node may be busy; nodes that are away are not waited for.
-            let changing = matches!(last, Failure::NotManager(_)) && begun.elapsed() < CHANGE_OF_VIEW;
+            let again = matches!(last, Failure::NotManager(_) | Failure::Late);
+            let changing = again && begun.elapsed() < CHANGE_OF_VIEW;
             if round > 0 && !changing {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Err(match last {
-            Failure::NotManager(_) => Failure::Temporary("the cluster is changing; try again".into()),
+            Failure::NotManager(_) | Failure::Late => {
+                Failure::Temporary("the cluster is changing; try again".into())
+            }
             other => other,
         })
     }

@@ -12,9 +12,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::Instrument;
 
-/// An operation on an account is not begun if it was on its way for longer: by then the peer avoids us and has asked
-/// somebody else, and what the client did there since would be undone.
-const STALE: Duration = Duration::from_secs(1);
+/// An operation on an account is not begun if it was on its way, or waited here, for longer: by then the peer avoids us
+/// and has asked somebody else, and what the client did there since would be undone.
+pub const STALE: Duration = Duration::from_secs(1);
 
 /// This node's identity, certificates and limits, for both ends. Load reports of peers go to the node's topology.
 ///
@@ -100,8 +100,7 @@ pub async fn answer(node: Arc<Node>, from: NodeId, head: Bytes, body: Bytes) -> 
             let late = node.clock.lateness(from, sender.sent);
             if late > STALE && matches!(request, Request::User { .. }) {
                 tracing::warn!(peer = %from, ?late, "a request came too late; its caller has asked another node");
-                let failed = Failure::Temporary("the request came too late; try again".into());
-                return coded(&node, &Response::Failed(failed), Bytes::new());
+                return coded(&node, &Response::Failed(Failure::Late), Bytes::new());
             }
             let span = tracing::debug_span!("request", name = request.name());
             let (response, body) = node.clone().handle(from, request, body).instrument(span).await;

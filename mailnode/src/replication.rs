@@ -263,9 +263,11 @@ pub async fn redelivery_loop(node: Arc<Node>) {
     }
 }
 
-/// One round over all that `peer` still has to get from us. True unless it failed.
+/// One round over all that `peer` still has to get from us. True unless it failed, or all that is left is entries whose
+/// bodies neither has: healing looks for those.
 async fn redeliver(node: &Arc<Node>, peer: NodeId) -> bool {
     let mut after: Option<(cluster::UserId, EntryId)> = None;
+    let (mut delivered, mut stuck) = (0, 0);
     loop {
         let page = match node.store.pending(peer, after, PAGE) {
             Ok(page) => page,
@@ -274,7 +276,7 @@ async fn redeliver(node: &Arc<Node>, peer: NodeId) -> bool {
                 return false;
             }
         };
-        let Some(last) = page.last() else { return true };
+        let Some(last) = page.last() else { return delivered > 0 || stuck == 0 };
         after = Some((last.user, last.id));
         let young = crate::clock::wall_millis().saturating_sub(GRACE.as_millis() as u64);
         let due: Vec<Entry> =
@@ -298,9 +300,10 @@ async fn redeliver(node: &Arc<Node>, peer: NodeId) -> bool {
                     acked.push(version(&joined, joined.digest()));
                     newer.push(PendingEntry::settled(*joined));
                 }
-                Updated::NoBody => {}
+                Updated::NoBody => stuck += 1,
             }
         }
+        delivered += acked.len();
         if !newer.is_empty() && replica::update(node, node.id, newer).await.is_err() {
             return false;
         }
@@ -327,7 +330,7 @@ async fn send_bodies(node: &Arc<Node>, peer: NodeId, entries: Vec<Entry>) -> boo
     for id in missing {
         let Some(entry) = entries.iter().find(|entry| entry.blob.id == id) else { continue };
         let Ok(Some(ciphertext)) = node.store.blob(id).await else {
-            tracing::warn!(blob = ?id, "body for redelivery cannot be read here; another replica will send it");
+            tracing::debug!(blob = ?id, "body for redelivery cannot be read here; another replica will send it");
             continue;
         };
         let entries = vec![PendingEntry::settled(entry.clone())];

@@ -178,7 +178,7 @@ impl UserDatabase {
         Ok(self.accounts.update_profile(user, change).await?.0)
     }
 
-    /// Reserves UIDs of a folder.
+    /// Reserves UIDs of a folder; None if somebody else did meanwhile.
     ///
     /// # Errors
     /// As [`UserDatabase::update_profile`]; a reservation of which nobody heard costs nothing.
@@ -187,7 +187,7 @@ impl UserDatabase {
         user: UserId,
         folder: FolderId,
         asked: &Reservation,
-    ) -> Result<(Profile, UidBlock), Failure> {
+    ) -> Result<(Profile, Option<UidBlock>), Failure> {
         Ok(self.accounts.reserve_uids(user, folder, asked).await?)
     }
 

@@ -11,7 +11,7 @@ use directory::embedded::{EmbeddedRequest, EmbeddedResponse};
 use serde::{Deserialize, Serialize};
 
 /// Versions of these messages that this node speaks; `rpc` refuses a peer that has none of them.
-pub const VERSIONS: std::ops::RangeInclusive<u16> = 3..=3;
+pub const VERSIONS: std::ops::RangeInclusive<u16> = 4..=4;
 
 /// Entries in one message between nodes, at most; longer lists are sent in pages.
 pub const PAGE: usize = 2_000;
@@ -269,6 +269,9 @@ pub enum Failure {
     /// Try again later.
     #[error("{0}")]
     Temporary(String),
+    /// It waited for too long, at the receiver or on its way: ask again, if you are still there. Nothing was done.
+    #[error("the request waited for too long; try again")]
+    Late,
 }
 
 /// A recipient, verified by its manager.

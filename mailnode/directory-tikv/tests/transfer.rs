@@ -73,6 +73,7 @@ async fn accounts_go_from_the_embedded_database_into_tikv_and_back() {
         assert_eq!(last.resolve(&format!("a{n:03}@example.org")).await, Ok(vec![*user]));
         let before = first.profile(*user).await.unwrap();
         let (_, block) = last.reserve_uids(*user, FolderId::INBOX, &Reservation::new(1, AT)).await.unwrap();
+        let block = block.unwrap();
         assert!(block.first > before.folders[&FolderId::INBOX].next_uid);
     }
 }

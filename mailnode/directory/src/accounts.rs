@@ -101,6 +101,12 @@ fn decoded<T: serde::de::DeserializeOwned>(read: &Read) -> Result<Option<T>, Cod
     read.value.as_deref().map(decode).transpose()
 }
 
+fn profile_of(read: &Read) -> Result<Profile, AccountError> {
+    let mut profile = Profile::decode(read.value.as_deref().ok_or(AccountError::NotFound)?)?;
+    profile.version = read.version;
+    Ok(profile)
+}
+
 /// The operations on accounts over any database of records.
 pub struct Accounts<R> {
     records: R,
@@ -127,7 +133,7 @@ impl<R: Records> Accounts<R> {
     /// [`AccountError::NotFound`] only if there surely is none.
     pub async fn profile(&self, user: UserId) -> Result<Profile, AccountError> {
         let read = self.records.read(&Key::profile(user), true).await?;
-        Ok(Profile::decode(read.value.as_deref().ok_or(AccountError::NotFound)?)?)
+        profile_of(&read)
     }
 
     /// Changes a profile: read, change, compare-and-set, again if it was changed meanwhile.
@@ -145,14 +151,17 @@ impl<R: Records> Accounts<R> {
         let key = Key::profile(user);
         for _ in 0..ATTEMPTS {
             let read = self.records.read(&key, false).await?;
-            let mut profile = Profile::decode(read.value.as_deref().ok_or(AccountError::NotFound)?)?;
+            let mut profile = profile_of(&read)?;
             let before = profile.clone();
             let outcome = change(&mut profile)?;
             if profile == before {
                 return Ok((profile, outcome));
             }
             match self.set(&key, read.version, Some(profile.encode().into())).await {
-                Ok(_) => return Ok((profile, outcome)),
+                Ok(version) => {
+                    profile.version = version;
+                    return Ok((profile, outcome));
+                }
                 Err(DatabaseError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -160,7 +169,7 @@ impl<R: Records> Accounts<R> {
         Err(busy())
     }
 
-    /// Reserves UIDs of a folder: from here on nobody else is given them.
+    /// Reserves UIDs of a folder: from here on nobody else is given them. None: [`Folder::reserve`].
     ///
     /// # Errors
     /// As [`Accounts::update_profile`].
@@ -169,7 +178,7 @@ impl<R: Records> Accounts<R> {
         user: UserId,
         folder: FolderId,
         asked: &Reservation,
-    ) -> Result<(Profile, UidBlock), AccountError> {
+    ) -> Result<(Profile, Option<UidBlock>), AccountError> {
         self.update_profile(user, |profile| profile.reserve_uids(folder, asked)).await
     }
 

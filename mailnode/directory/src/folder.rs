@@ -65,15 +65,21 @@ impl Folder {
 
     /// Reserves UIDs above all earlier ones.
     ///
-    /// Blocks are remembered so that a number from a lower block, given after a higher block was reserved, is
+    /// Blocks are remembered so that a number from a lower block that the holder of a higher one had not seen is
     /// known to be stale (`cluster::mailbox`). What two managers numbered at once turns up when they meet
     /// again; after a day it has, and only the newest few blocks are kept.
     ///
+    /// None, and nothing is reserved, if somebody reserved some of which the asker did not know.
+    ///
     /// # Errors
     /// [`UidsUsedUp`].
-    pub fn reserve(&mut self, asked: &Reservation) -> Result<UidBlock, UidsUsedUp> {
-        let Reservation { count, at, .. } = *asked;
-        let first = self.next_uid.max(1);
+    pub fn reserve(&mut self, asked: &Reservation) -> Result<Option<UidBlock>, UidsUsedUp> {
+        let Reservation { count, at, after, .. } = *asked;
+        let free = self.next_uid.max(1);
+        if after.is_some_and(|after| free > after) {
+            return Ok(None);
+        }
+        let first = free.max(after.unwrap_or(free));
         let last = first.checked_add(count.max(1) - 1).filter(|last| *last < u32::MAX).ok_or(UidsUsedUp)?;
         let block = UidBlock { first, last, reserved: at, known: asked.known.clone() };
         self.uid_blocks.push(block.clone());
@@ -85,7 +91,7 @@ impl Folder {
         {
             self.uid_blocks.remove(0);
         }
-        Ok(block)
+        Ok(Some(block))
     }
 }
 
@@ -166,7 +172,7 @@ mod tests {
         let mut folder = Folder::new(FolderId(2), "x", None, 7);
         let mut last = 0;
         for n in 0..200 {
-            let block = folder.reserve(&Reservation::new(1_000, at(n * 1_000))).unwrap();
+            let block = folder.reserve(&Reservation::new(1_000, at(n * 1_000))).unwrap().unwrap();
             assert_eq!(block.first, last + 1);
             last = block.last;
             assert_eq!(folder.next_uid, last + 1);

@@ -22,7 +22,7 @@ const DELETED_FOLDERS: usize = 4_000;
 /// A deletion is remembered as long as mail's tombstones are.
 const DELETION_MEMORY_MILLIS: u64 = 7 * 24 * 3600 * 1000;
 /// First byte of a profile's record.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// Why a change of a profile is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +50,8 @@ pub enum ProfileError {
 pub enum CodecError {
     #[error("record of a newer format ({0}); update this node")]
     Newer(u8),
+    #[error("record of the format {0}, of before the first release: this program does not read it")]
+    Older(u8),
     #[error("damaged record")]
     Damaged,
 }
@@ -78,6 +80,9 @@ pub struct Profile {
     subscriptions: BTreeSet<String>,
     next_folder: u32,
     last_uid_validity: u32,
+    /// That of the record it was read from, by which the newer of two is known.
+    #[serde(skip)]
+    pub version: u64,
 }
 
 impl Profile {
@@ -95,6 +100,7 @@ impl Profile {
             subscriptions: BTreeSet::new(),
             next_folder: FolderId::INBOX.0,
             last_uid_validity: 0,
+            version: 0,
         };
         let uses = SpecialUse::ALL.map(|special_use| (special_use.folder_name(), Some(special_use)));
         for (name, special_use) in [(INBOX, None)].into_iter().chain(uses) {
@@ -238,7 +244,11 @@ impl Profile {
     ///
     /// # Errors
     /// If there is no such folder, or its UIDs are used up.
-    pub fn reserve_uids(&mut self, folder: FolderId, asked: &Reservation) -> Result<UidBlock, ProfileError> {
+    pub fn reserve_uids(
+        &mut self,
+        folder: FolderId,
+        asked: &Reservation,
+    ) -> Result<Option<UidBlock>, ProfileError> {
         Ok(self.folders.get_mut(&folder).ok_or(ProfileError::NotFound)?.reserve(asked)?)
     }
 
@@ -251,10 +261,11 @@ impl Profile {
     }
 
     /// # Errors
-    /// If the record is damaged or newer than this program.
+    /// If the record is damaged, or of another format than this program's.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         match bytes.split_first() {
             Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(|_| CodecError::Damaged),
+            Some((&older @ 1.., _)) if older < FORMAT => Err(CodecError::Older(older)),
             Some((&newer, _)) if newer > FORMAT => Err(CodecError::Newer(newer)),
             _ => Err(CodecError::Damaged),
         }

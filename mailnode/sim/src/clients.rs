@@ -7,7 +7,7 @@ use crate::work::{Done, Work};
 use crate::world::{Ticket, World};
 use cluster::{EntryId, Flag, FolderId, UserId};
 use mailnode::wire::{FolderInfo, Message, UserOp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A client waits no longer for an answer.
@@ -35,6 +35,10 @@ enum Asked {
 pub struct Clients {
     pub model: Model,
     dice: Dice,
+    /// Which expunges are those of POP3.
+    pop: Dice,
+    /// Messages that somebody may have moved: gone from INBOX need not be gone for good.
+    moved: BTreeSet<EntryId>,
     sessions: Vec<Session>,
     asked: BTreeMap<u64, (Ticket, Asked)>,
     next_delivery: Duration,
@@ -71,8 +75,17 @@ impl Clients {
                 });
             }
         }
-        let asked = BTreeMap::new();
-        Self { model, dice, sessions, asked, next_delivery: Duration::ZERO, number: 0, busy: true }
+        Self {
+            model,
+            pop: dice.fork("pop"),
+            moved: BTreeSet::new(),
+            dice,
+            sessions,
+            asked: BTreeMap::new(),
+            next_delivery: Duration::ZERO,
+            number: 0,
+            busy: true,
+        }
     }
 
     pub fn is_idle(&self) -> bool {
@@ -201,7 +214,13 @@ impl Clients {
                     let flags = vec![flag(self.dice.below(5))];
                     Work::Store { user, folder, uids, flags, set: !self.dice.one_in(3) }
                 }
-                15 | 16 if !uids.is_empty() => Work::Expunge { user, folder, uids },
+                15 | 16 if !uids.is_empty() => {
+                    if folder == FolderId::INBOX && self.pop.one_in(3) {
+                        Work::PopQuit { user, messages: chosen }
+                    } else {
+                        Work::Expunge { user, folder, uids }
+                    }
+                }
                 17..=19 if !uids.is_empty() => {
                     let targets: Vec<FolderId> = session.folders.iter().map(|info| info.id).collect();
                     let target = self.dice.pick(&targets).copied().unwrap_or(FolderId::INBOX);
@@ -243,7 +262,7 @@ impl Clients {
     /// Before the request leaves: from here on it may happen.
     fn begins(&mut self, account: usize, work: &Work, entries: &[(u32, EntryId, i64)], session: usize) {
         match work {
-            Work::Expunge { .. } => {
+            Work::Expunge { .. } | Work::PopQuit { .. } => {
                 for &(_, entry, _) in entries {
                     self.model.expunge_begins(account, entry);
                 }
@@ -252,7 +271,10 @@ impl Clients {
                 let folders = &self.sessions[session].folders;
                 let lasts = |info: &FolderInfo| info.id == *target && info.special_use.is_some();
                 let lasts = *target == FolderId::INBOX || folders.iter().any(lasts);
-                for &(_, _, number) in entries {
+                for &(_, entry, number) in entries {
+                    if *remove {
+                        self.moved.insert(entry);
+                    }
                     if !lasts {
                         self.model.put_begins(account, number);
                     }
@@ -336,6 +358,11 @@ impl Clients {
                     self.model.expunge_acknowledged(account, entry);
                 }
             }
+            (Work::PopQuit { .. }, Some(Done::PopQuit(true))) => {
+                for &(_, entry, _) in entries.iter().filter(|(_, entry, _)| !self.moved.contains(entry)) {
+                    self.model.expunge_acknowledged(account, entry);
+                }
+            }
             (Work::Copy { remove: false, .. }, done) if !matches!(done, Some(Done::Copied(Ok(_)))) => {
                 for (_, _, number) in entries {
                     if let Some(sent) = self.model.accounts[account].sent.get_mut(number) {
@@ -380,6 +407,10 @@ fn told(work: &Work) -> String {
         }
         Work::Append { user, folder, number, .. } => {
             format!("append message {number} to {folder:?} of {user}")
+        }
+        Work::PopQuit { user, messages } => {
+            let uids: Vec<u32> = messages.iter().map(|message| message.uid).collect();
+            format!("POP3 QUIT of {user}, marked {uids:?}")
         }
         Work::Body { user, message } => format!("read message {} of {user}", message.internal_date),
         other => format!("{other:?}"),

@@ -25,6 +25,9 @@ enum Act {
     Down(usize),
     /// Somebody looks after logs that take no more writes.
     Rounds,
+    /// Somebody wants a node drained, and some time later does not.
+    Drain,
+    Undrain(usize),
 }
 
 /// What kinds of faults a history has.
@@ -39,6 +42,8 @@ pub enum Kinds {
 
 pub struct Faults {
     dice: Dice,
+    /// Of joins and drains, which were there later than the others: a change of one part must not shuffle the rest.
+    people: Dice,
     kinds: Kinds,
     agenda: BTreeMap<(Duration, u64), Act>,
     serial: u64,
@@ -49,7 +54,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    pub fn new(mut dice: Dice, kinds: Kinds, world: &mut World) -> Self {
+    pub fn new(mut dice: Dice, people: Dice, kinds: Kinds, world: &mut World) -> Self {
         let victim = dice.below(world.hosts.len());
         for host in &mut world.hosts {
             host.drift = dice.below(400) as i64 - 200;
@@ -58,10 +63,28 @@ impl Faults {
         let duplicate = if dice.one_in(2) { 50 } else { 0 };
         world.network.lock().conditions.duplicate = duplicate;
         let agenda = BTreeMap::new();
-        let mut faults =
-            Self { dice, kinds, agenda, serial: 0, victim, destroyed: false, snapshot: None, count: 0 };
+        let mut faults = Self {
+            dice,
+            people,
+            kinds,
+            agenda,
+            serial: 0,
+            victim,
+            destroyed: false,
+            snapshot: None,
+            count: 0,
+        };
         faults.plan(world.now, Duration::from_millis(500), Act::Next);
         faults.plan(world.now, Duration::from_secs(1), Act::Rounds);
+        let joining: Vec<usize> = (0..world.hosts.len()).filter(|&host| !world.is_up(host)).collect();
+        for host in joining {
+            let pause = faults.people.millis(500, 15_000);
+            faults.plan(world.now, pause, Act::Start(host));
+        }
+        if faults.people.one_in(3) {
+            let pause = faults.people.millis(500, 10_000);
+            faults.plan(world.now, pause, Act::Drain);
+        }
         faults
     }
 
@@ -133,6 +156,18 @@ impl Faults {
             Act::Rounds => {
                 self.restart_failed(world);
                 self.plan(now, Duration::from_secs(1), Act::Rounds);
+            }
+            Act::Drain => {
+                let host = self.people.below(world.hosts.len());
+                world.drain(host, true);
+                let pause = self.people.millis(1_000, 30_000);
+                self.plan(now, pause, Act::Undrain(host));
+            }
+            Act::Undrain(host) => {
+                // A node that is down has its wish on its disk.
+                if !world.drain(host, false) {
+                    self.plan(now, Duration::from_secs(1), Act::Undrain(host));
+                }
             }
         }
     }
@@ -309,6 +344,7 @@ impl Faults {
             if !world.start(host) {
                 self.plan(world.now, Duration::from_secs(2), Act::Start(host));
             }
+            self.plan(world.now, Duration::from_secs(1), Act::Undrain(host));
         }
         self.kinds = Kinds::None;
         self.plan(world.now, Duration::from_secs(1), Act::Rounds);

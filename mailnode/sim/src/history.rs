@@ -88,6 +88,8 @@ pub fn run(seed: u64, options: Options) -> Verdict {
     let kinds = [Kinds::Gentle, Kinds::Gentle, Kinds::Destructive, Kinds::None];
     let kinds = options.kinds.or(shape.pick(&kinds).copied()).unwrap_or(Kinds::Gentle);
     let length = shape.millis(8_000, 30_000);
+    // The last one joins later.
+    let first = hosts - usize::from(hosts > 3 && shape.one_in(3));
     let broken = |what: String| Verdict {
         seed,
         violations: vec![Violation { invariant: "available", what }],
@@ -100,7 +102,7 @@ pub fn run(seed: u64, options: Options) -> Verdict {
         Ok(world) => world,
         Err(error) => return broken(error),
     };
-    let users = match begin(&mut world, accounts) {
+    let users = match begin(&mut world, first, accounts) {
         Ok(users) => users,
         Err(error) => return broken(format!("at the beginning: {error}")),
     };
@@ -108,7 +110,7 @@ pub fn run(seed: u64, options: Options) -> Verdict {
     let clients = Clients::new(dice.fork("clients"), &users, hosts);
     let divided = kinds != Kinds::None;
     let mut history = History { world, clients, users, divided };
-    let mut faults = Faults::new(dice.fork("faults"), kinds, &mut history.world);
+    let mut faults = Faults::new(dice.fork("faults"), dice.fork("people"), kinds, &mut history.world);
     let end = history.world.now + length;
     while history.world.now < end {
         history.world.tick();
@@ -140,23 +142,23 @@ pub fn run(seed: u64, options: Options) -> Verdict {
     Verdict { seed, violations: model.violations.clone(), hash: network.trace.hash(), summary, last }
 }
 
-fn ready(world: &World) -> bool {
-    world.hosts.iter().all(|host| {
+fn ready(world: &World, first: usize) -> bool {
+    world.hosts.iter().take(first).all(|host| {
         let Some(node) = host.node() else { return false };
         let state = node.topology.now();
         let active = state.view.members.iter().filter(|member| member.state == MemberState::Active);
-        active.count() == world.hosts.len() && node.users.buckets_left() == 0
+        active.count() == first && node.users.buckets_left() == 0
     })
 }
 
-/// Nodes start, a domain and the accounts are made.
-fn begin(world: &mut World, accounts: usize) -> Result<Vec<UserId>, String> {
-    for host in 0..world.hosts.len() {
+/// The first nodes start, a domain and the accounts are made.
+fn begin(world: &mut World, first: usize, accounts: usize) -> Result<Vec<UserId>, String> {
+    for host in 0..first {
         if !world.start(host) {
             return Err(format!("node-{host} does not start"));
         }
     }
-    while !ready(world) {
+    while !ready(world, first) {
         if world.now > READY {
             return Err("the cluster does not form".into());
         }

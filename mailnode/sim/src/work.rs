@@ -5,6 +5,7 @@ use cluster::{Entry, Flag, FolderId, UserId};
 use mailnode::delivery::{self, Recipient};
 use mailnode::node::Node;
 use mailnode::sessions::access::Mail;
+use mailnode::sessions::pop3::Inbox;
 use mailnode::wire::{Failure, FolderChanges, FolderInfo, Message, Numbered, Opened, RecipientState, UserOp};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +63,11 @@ pub enum Work {
         target: FolderId,
         remove: bool,
     },
+    /// QUIT of a POP3 session that marked these messages of INBOX, and knows them from its log-in.
+    PopQuit {
+        user: UserId,
+        messages: Vec<Message>,
+    },
     Body {
         user: UserId,
         message: Box<Message>,
@@ -83,6 +89,8 @@ pub enum Done {
     Synced(Result<FolderChanges, Failure>),
     Stored(Result<(Vec<Message>, Vec<u32>), Failure>),
     Expunged(Result<Vec<u32>, Failure>),
+    /// Whether all that was marked is gone.
+    PopQuit(bool),
     Copied(Result<(u32, Vec<u32>, Vec<u32>), Failure>),
     Body(Result<Vec<u8>, Failure>),
 }
@@ -99,6 +107,7 @@ impl Done {
             Self::Synced(outcome) => outcome.as_ref().err(),
             Self::Stored(outcome) => outcome.as_ref().err(),
             Self::Expunged(outcome) => outcome.as_ref().err(),
+            Self::PopQuit(_) => None,
             Self::Copied(outcome) => outcome.as_ref().err(),
             Self::Body(outcome) => outcome.as_ref().err(),
         };
@@ -132,6 +141,7 @@ impl Done {
             }),
             Self::Stored(outcome) => said(outcome, |(changes, _)| format!("{} messages", changes.len())),
             Self::Expunged(outcome) => said(outcome, |gone| format!("gone {gone:?}")),
+            Self::PopQuit(gone) => (if *gone { "+OK" } else { "-ERR" }).into(),
             Self::Copied(outcome) => said(outcome, |(_, from, to)| format!("{from:?} are {to:?}")),
             Self::Body(outcome) => said(outcome, |body| format!("{} bytes", body.len())),
         }
@@ -197,6 +207,11 @@ pub async fn run(node: Arc<Node>, work: Work) -> Done {
             Done::Stored(mail(user).store(folder, &uids, change, None).await)
         }
         Work::Expunge { user, folder, uids } => Done::Expunged(mail(user).expunge(folder, &uids).await),
+        Work::PopQuit { user, messages } => {
+            let all: Vec<usize> = (0..messages.len()).collect();
+            let inbox = Inbox { mail: mail(user), uid_validity: 0, messages };
+            Done::PopQuit(inbox.expunge(&all).await)
+        }
         Work::Copy { user, folder, uids, target, remove } => {
             Done::Copied(mail(user).copy(folder, &uids, target, remove).await)
         }

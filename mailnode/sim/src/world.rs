@@ -9,6 +9,7 @@ use crate::tamper::Tamper;
 use crate::trace::Trace;
 use crate::work::{Done, Work, run};
 use cluster::NodeId;
+use mailnode::healing::set_draining;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -125,6 +126,21 @@ impl World {
             machine.crash(crash, &network);
             self.tell(format_args!("node-{host} crashes: {crash:?}"));
         }
+    }
+
+    /// Somebody asks a host to drain itself, or not to any more. True if it is as wished.
+    pub fn drain(&self, host: usize, draining: bool) -> bool {
+        let Some((host, node)) = self.hosts.get(host).and_then(|host| Some((host, host.node()?.clone())))
+        else {
+            return false;
+        };
+        if node.healing.is_draining() == draining {
+            return true;
+        }
+        self.tell(format_args!("{}: drain: {draining}", host.name));
+        let name = host.name.clone();
+        host.spawn(async move { set_draining(&node, &name, draining).await });
+        false
     }
 
     /// Asks a host to do something. None if it is down.

@@ -54,7 +54,7 @@ impl IntoResponse for ApiError {
             Failure::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Failure::BadCredentials => StatusCode::UNAUTHORIZED,
             Failure::OverQuota => StatusCode::INSUFFICIENT_STORAGE,
-            Failure::NotManager(_) | Failure::Temporary(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::NotManager(_) | Failure::Temporary(_) | Failure::Late => StatusCode::SERVICE_UNAVAILABLE,
         };
         (status, Json(ErrorBody { error: self.0.to_string() })).into_response()
     }

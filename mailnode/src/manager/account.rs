@@ -59,11 +59,12 @@ impl ProfileCache {
         Ok(self.put(profile))
     }
 
-    /// Keeps the `Arc` while the profile is the same, so that it can be told by its address.
+    /// Keeps the `Arc` while the profile is the same, so that it can be told by its address. An older state, of a node
+    /// that was away, does not replace a newer one: UIDs that were reserved since would be forgotten.
     fn put(&self, profile: Profile) -> Arc<Profile> {
         let mut cached = lock(&self.cached);
         let kept = match cached.take() {
-            Some((known, _)) if *known == profile => known,
+            Some((known, _)) if *known == profile || known.version > profile.version => known,
             _ => Arc::new(profile),
         };
         *cached = Some((kept.clone(), Some(Instant::now())));
@@ -76,7 +77,7 @@ impl ProfileCache {
         user: UserId,
         folder: FolderId,
         asked: &Reservation,
-    ) -> Result<(Arc<Profile>, UidBlock), Failure> {
+    ) -> Result<(Arc<Profile>, Option<UidBlock>), Failure> {
         let (profile, block) = node.users.reserve_uids(user, folder, asked).await?;
         Ok((self.put(profile), block))
     }

@@ -5,7 +5,6 @@ use super::{UserCell, lock};
 use crate::environment;
 use crate::node::Node;
 use crate::wire::{Failure, Numbered, Request, Response};
-use cluster::mailbox::Reservation;
 use cluster::{Bucket, Entry, Epoch, FolderId, Incarnation, MailboxIndex, NodeId, Timestamp, UserId};
 use directory::Profile;
 use futures_util::future::join_all;
@@ -260,7 +259,8 @@ async fn settle(
     (profile, changed)
 }
 
-/// Reserves a block of UIDs in the user database, waiting out a change of view.
+/// Reserves a block of UIDs in the user database, waiting out a change of view, and reading what another manager
+/// numbered meanwhile.
 pub async fn reserve(
     node: &Arc<Node>,
     cell: &UserCell,
@@ -270,19 +270,25 @@ pub async fn reserve(
 ) -> Result<Arc<Profile>, Failure> {
     let begun = Instant::now();
     loop {
-        let known = mailbox.index.known(folder, &mailbox.unread);
-        let asked = Reservation { count, known, at: mailbox.stamp(node) };
-        match cell.profile.reserve_uids(node, cell.user, folder, &asked).await {
-            Ok((profile, block)) => {
+        let asked = mailbox.index.reservation(folder, count, mailbox.stamp(node), &mailbox.unread);
+        let failure = match cell.profile.reserve_uids(node, cell.user, folder, &asked).await {
+            Ok((profile, Some(block))) => {
                 mailbox.index.add_block(folder, block);
                 mailbox.know(&profile);
                 return Ok(profile);
             }
-            Err(Failure::Temporary(_)) if begun.elapsed() < PATIENCE => {
-                tokio::time::sleep(Duration::from_millis(100)).await;
+            Ok((profile, None)) => {
+                mailbox.know(&profile);
+                fetch_fragments(node, cell, mailbox).await?;
+                Failure::Temporary("another node manages this mailbox, too; try again".into())
             }
+            Err(failure @ Failure::Temporary(_)) => failure,
             Err(failure) => return Err(failure),
+        };
+        if begun.elapsed() > PATIENCE {
+            return Err(failure);
         }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

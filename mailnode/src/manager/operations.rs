@@ -3,11 +3,13 @@
 use super::mailbox::{Mailbox, admit_unread, make_durable, notify, refresh, reserve, settle_and_notify};
 use super::{UserCell, account};
 use crate::node::Node;
+use crate::peer_server::STALE;
 use crate::wire::{Failure, FolderChanges, FolderInfo, FolderStatus, Message, Opened, UserOp, UserReply};
 use cluster::mailbox::{Changes, FolderView, Mark, Shown};
 use cluster::{Entry, Flag, FolderId, NodeId};
 use directory::Profile;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// Messages changed by one command, at most; a longer one is refused (RFC 9051 allows a server to).
 const BATCH: usize = 100_000;
@@ -18,6 +20,7 @@ pub async fn run(
     from: NodeId,
     op: UserOp,
 ) -> Result<UserReply, Failure> {
+    let asked = Instant::now();
     match op {
         UserOp::Authenticate { password } => account::authenticate(node, cell, password).await,
         UserOp::Refresh => {
@@ -55,9 +58,9 @@ pub async fn run(
             let at = mailbox.stamp(node);
             let complete = mailbox.is_complete();
             let plan = mailbox.index.plan_store(folder, &uids, &change, unchanged_since, at, complete);
-            apply(node, cell, &mut mailbox, plan.entries).await?;
-            let asked: Vec<u32> = uids.into_iter().filter(|uid| !plan.modified.contains(uid)).collect();
-            let changes = mailbox.index.messages(folder, &asked).into_iter().map(Message::from).collect();
+            apply(node, cell, &mut mailbox, plan.entries, asked).await?;
+            let done: Vec<u32> = uids.into_iter().filter(|uid| !plan.modified.contains(uid)).collect();
+            let changes = mailbox.index.messages(folder, &done).into_iter().map(Message::from).collect();
             Ok(UserReply::Stored { changes, modified: plan.modified })
         }
         UserOp::Expunge { folder, uids } => {
@@ -66,11 +69,12 @@ pub async fn run(
             bounded(&uids)?;
             let plan = mailbox.index.plan_expunge(folder, &uids, mailbox.stamp(node));
             let gone = plan.iter().filter_map(|entry| entry.location.uid).map(|uid| uid.number).collect();
-            apply(node, cell, &mut mailbox, plan).await?;
+            apply(node, cell, &mut mailbox, plan, asked).await?;
             Ok(UserReply::Expunged(gone))
         }
         UserOp::Copy { folder, uids, target, remove } => {
-            copy(node, cell, folder, &uids, target, remove).await
+            let which = Copy { folder, uids, target, remove };
+            copy(node, cell, which, asked).await
         }
     }
 }
@@ -94,14 +98,19 @@ fn complete(mailbox: &Mailbox, folder: FolderId) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Carries a plan out, unless its request waited for so long that its caller may have gone to another node.
 async fn apply(
     node: &Arc<Node>,
     cell: &UserCell,
     mailbox: &mut Mailbox,
     plan: Vec<Entry>,
+    asked: Instant,
 ) -> Result<(), Failure> {
     if plan.is_empty() {
         return Ok(());
+    }
+    if asked.elapsed() > STALE {
+        return Err(Failure::Late);
     }
     let (changed, complete) = make_durable(node, mailbox, plan).await;
     if !changed.is_empty() {
@@ -217,31 +226,32 @@ async fn take_back(node: &Arc<Node>, mailbox: &mut Mailbox, mut copies: Vec<Entr
     make_durable(node, mailbox, copies).await;
 }
 
-/// COPY and MOVE (RFC 9051 6.4.7, 6.4.8). All that are still there, or none.
-async fn copy(
-    node: &Arc<Node>,
-    cell: &UserCell,
+struct Copy {
     folder: FolderId,
-    uids: &[u32],
+    uids: Vec<u32>,
     target: FolderId,
     remove: bool,
-) -> Result<UserReply, Failure> {
-    bounded(uids)?;
+}
+
+/// COPY and MOVE (RFC 9051 6.4.7, 6.4.8). All that are still there, or none.
+async fn copy(node: &Arc<Node>, cell: &UserCell, which: Copy, asked: Instant) -> Result<UserReply, Failure> {
+    let Copy { folder, uids, target, remove } = which;
+    bounded(&uids)?;
     let mut mailbox = cell.mailbox.lock().await;
     let profile = refresh(node, cell, &mut mailbox).await?;
     let uid_validity = folder_of(&profile, target)?.uid_validity;
     for _ in 0..2 {
         let at = mailbox.stamp(node);
         let planned = if remove {
-            mailbox.index.plan_move(folder, uids, target, at)
+            mailbox.index.plan_move(folder, &uids, target, at)
         } else {
-            mailbox.index.plan_copy(folder, uids, target, at, crate::clock::new_entry_id)
+            mailbox.index.plan_copy(folder, &uids, target, at, crate::clock::new_entry_id)
         };
         match planned {
             Ok(copied) => {
                 let entries = copied.entries.clone();
-                if let Err(failure) = apply(node, cell, &mut mailbox, copied.entries).await {
-                    if !remove {
+                if let Err(failure) = apply(node, cell, &mut mailbox, copied.entries, asked).await {
+                    if !remove && failure != Failure::Late {
                         take_back(node, &mut mailbox, entries).await;
                     }
                     return Err(failure);

@@ -18,10 +18,10 @@ const BATCH: usize = 1_000;
 const ROUNDS: usize = 3;
 
 /// A logged-in user's INBOX as it was at login.
-struct Inbox {
-    mail: Mail,
-    uid_validity: u32,
-    messages: Vec<Message>,
+pub struct Inbox {
+    pub mail: Mail,
+    pub uid_validity: u32,
+    pub messages: Vec<Message>,
 }
 
 /// Serves one connection until either side ends it.
@@ -67,7 +67,10 @@ pub async fn session(mut context: SessionContext, stream: Stream) -> io::Result<
                 Err(failure) => session.logged_in(Err(failure)),
             },
             Next::Body(index) => session.body(body(inbox.as_ref(), index).await),
-            Next::Expunge(indexes) => session.expunged(expunge(inbox.as_ref(), &indexes).await),
+            Next::Expunge(indexes) => session.expunged(match &inbox {
+                Some(inbox) => inbox.expunge(&indexes).await,
+                None => false,
+            }),
             Next::StartTls => {
                 push(&node, &mut session, &mut socket);
                 socket.flush().await?;
@@ -98,6 +101,36 @@ impl Inbox {
         let listed = |message: &Message| Listed { uid: message.uid, size: message.blob.size };
         Maildrop { uid_validity: self.uid_validity, messages: self.messages.iter().map(listed).collect() }
     }
+
+    /// Whether all of them are gone. Those that another session expunged before count as gone.
+    pub async fn expunge(&self, indexes: &[usize]) -> bool {
+        let marked: Vec<&Message> = indexes.iter().filter_map(|&index| self.messages.get(index)).collect();
+        let entries: BTreeSet<EntryId> = marked.iter().map(|message| message.entry).collect();
+        let mut uids: Vec<u32> = marked.iter().map(|message| message.uid).collect();
+        for _ in 0..ROUNDS {
+            let mut gone = 0;
+            for batch in uids.chunks(BATCH) {
+                match self.mail.expunge(FolderId::INBOX, batch).await {
+                    Ok(expunged) => gone += expunged.len(),
+                    Err(failure) => {
+                        tracing::info!(%failure, "messages could not be expunged");
+                        return false;
+                    }
+                }
+            }
+            if gone == uids.len() {
+                return true;
+            }
+            // The others are gone, or got another UID since the log-in (DESIGN 4).
+            let Ok(opened) = self.mail.open(FolderId::INBOX).await else { return false };
+            let left = opened.messages.iter().filter(|message| entries.contains(&message.entry));
+            uids = left.map(|message| message.uid).collect();
+            if uids.is_empty() {
+                return true;
+            }
+        }
+        false
+    }
 }
 
 async fn log_in(node: &Arc<Node>, login: &Login) -> Result<Inbox, LoginFailure> {
@@ -127,35 +160,4 @@ async fn body(inbox: Option<&Inbox>, index: usize) -> Body {
             Body::Temporary
         }
     }
-}
-
-/// Whether all of them are gone. Those that another session expunged before count as gone.
-async fn expunge(inbox: Option<&Inbox>, indexes: &[usize]) -> bool {
-    let Some(inbox) = inbox else { return false };
-    let marked: Vec<&Message> = indexes.iter().filter_map(|&index| inbox.messages.get(index)).collect();
-    let entries: BTreeSet<EntryId> = marked.iter().map(|message| message.entry).collect();
-    let mut uids: Vec<u32> = marked.iter().map(|message| message.uid).collect();
-    for _ in 0..ROUNDS {
-        let mut gone = 0;
-        for batch in uids.chunks(BATCH) {
-            match inbox.mail.expunge(FolderId::INBOX, batch).await {
-                Ok(expunged) => gone += expunged.len(),
-                Err(failure) => {
-                    tracing::info!(%failure, "messages could not be expunged");
-                    return false;
-                }
-            }
-        }
-        if gone == uids.len() {
-            return true;
-        }
-        // The others are gone, or got another UID since the log-in (DESIGN 4).
-        let Ok(opened) = inbox.mail.open(FolderId::INBOX).await else { return false };
-        let left = opened.messages.iter().filter(|message| entries.contains(&message.entry));
-        uids = left.map(|message| message.uid).collect();
-        if uids.is_empty() {
-            return true;
-        }
-    }
-    false
 }

@@ -46,12 +46,14 @@ pub struct Planner<'a> {
     me: NodeId,
     factor: usize,
     view: &'a View,
-    active: usize,
+    /// Members that are not on their way out. One that is dead may return, and can take a copy then.
+    staying: usize,
 }
 
 impl<'a> Planner<'a> {
     pub fn new(me: NodeId, factor: usize, view: &'a View) -> Self {
-        Self { me, factor, view, active: view.active().count() }
+        let staying = view.members.iter().filter(|member| member.state != MemberState::Draining).count();
+        Self { me, factor, view, staying }
     }
 
     fn state(&self, node: NodeId) -> Option<MemberState> {
@@ -76,7 +78,7 @@ impl<'a> Planner<'a> {
             }
         }
         // A drain must be able to end in a cluster that is too small without the node.
-        let wanted = if leaving.is_empty() { self.factor } else { self.factor.min(self.active.max(1)) };
+        let wanted = if leaving.is_empty() { self.factor } else { self.factor.min(self.staying.max(1)) };
         let copies = wanted.saturating_sub(keepers.len());
         if copies == 0 && keepers.len() == replicas.len() {
             return Judgement::Whole;

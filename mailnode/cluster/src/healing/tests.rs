@@ -78,6 +78,12 @@ fn a_drain_of_a_cluster_too_small_ends_with_as_many_copies_as_can_be() {
 }
 
 #[test]
+fn a_draining_node_keeps_its_copy_while_the_only_one_to_take_it_is_dead_and_may_return() {
+    let view = view(&[(1, Active, None), (2, Draining, None), (3, Dead, None)]);
+    assert_eq!(planned(&view, 2, 2, &on(&[1, 2])), None);
+}
+
+#[test]
 fn with_nobody_to_take_a_copy_all_stays_as_it_is() {
     let view = view(&[(2, Active, None)]);
     assert_eq!(planned(&view, 2, 2, &on(&[1, 2])), None);

@@ -1,5 +1,6 @@
 //! One folder's part of the mailbox index: UID order, reserved blocks, and what changed lately.
 
+use super::ranges::UidRanges;
 use crate::clock::Timestamp;
 use crate::entry::{Entry, Uid};
 use crate::ids::{EntryId, NodeId};
@@ -15,32 +16,35 @@ pub struct UidBlock {
     pub known: Known,
 }
 
-/// What the manager who reserves a block did not know. Normally nothing.
+/// Ranges of seen numbers that a block remembers. What managers disagree about are the newest numbers.
+const SEEN: usize = 32;
+
+/// What the manager who reserves a block knew of the numbers below. A message that turns up with one it did not know
+/// was not shown below the numbers of this block, and gets a new one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
-    /// Nodes whose fragments it could not read, if they are so many that they may have all copies of a message:
-    /// such a message was not shown below the numbers of this block.
+    /// The numbers, from `from` on, of its messages and tombstones.
+    pub seen: UidRanges,
+    pub from: u32,
+    /// Below `from`: nodes whose fragments it could not read, if they are so many that they may have all copies of a
+    /// message.
     pub unread: Vec<NodeId>,
-    /// Numbers, from..=to, that it gave and that may be on a disk although the write failed: they were not shown, and
-    /// those of this block are.
-    pub void: Option<(u32, u32)>,
-}
-
-fn is_in(void: Option<(u32, u32)>, number: u32) -> bool {
-    void.is_some_and(|(from, to)| (from..=to).contains(&number))
 }
 
 /// What is asked of the profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reservation {
     pub count: u32,
-    pub known: Known,
     pub at: Timestamp,
+    pub known: Known,
+    /// The first number that nobody had reserved, as far as the manager knows. If somebody has since, nothing is
+    /// reserved, because that one's numbers are not among those seen. None: whoever has.
+    pub after: Option<u32>,
 }
 
 impl Reservation {
     pub fn new(count: u32, at: Timestamp) -> Self {
-        Self { count, known: Known::default(), at }
+        Self { count, at, known: Known::default(), after: None }
     }
 }
 
@@ -60,7 +64,7 @@ pub(super) struct FolderIndex {
     /// What is left of our own block.
     ours: Option<UidBlock>,
     reservations: Vec<UidBlock>,
-    /// For the next reservation.
+    /// Numbers, from..=to, that we gave and that may be on a disk although the write failed: not shown.
     void: Option<(u32, u32)>,
     /// UIDs that came, changed or went, oldest first.
     changes: VecDeque<u32>,
@@ -127,20 +131,19 @@ impl FolderIndex {
         (self.opened && uid.number <= self.shown) || self.is_stale(entry, uid)
     }
 
-    /// True if the holder of a higher block did not know the message by this UID: the number was given after that
-    /// block was reserved, or all copies were on nodes that the holder could not read. (Copies that moved since
-    /// then may have been.)
+    /// True if the holder of a higher block did not know the message by this UID: it had not seen the number, or all
+    /// copies were on nodes that it could not read. (Copies that moved since then may have been.)
     pub(super) fn is_stale(&self, entry: &Entry, uid: Uid) -> bool {
         let unread = |block: &UidBlock| {
             let (replicas, unread) = (&entry.replicas, &block.known.unread);
             !unread.is_empty()
                 && (replicas.at > block.reserved || replicas.value.iter().all(|node| unread.contains(node)))
         };
+        let unseen = |block: &UidBlock| {
+            if uid.number < block.known.from { unread(block) } else { !block.known.seen.has(uid.number) }
+        };
         let mut higher = self.reservations.iter().filter(|block| block.first > uid.number);
-        self.is_void(uid.number)
-            || higher.any(|block| {
-                block.reserved < uid.assigned || is_in(block.known.void, uid.number) || unread(block)
-            })
+        self.is_void(uid.number) || higher.any(unseen)
     }
 
     /// Gives up our block from here on: what was written with these numbers may be on a disk or not.
@@ -151,7 +154,7 @@ impl FolderIndex {
     }
 
     pub(super) fn is_void(&self, number: u32) -> bool {
-        is_in(self.void, number)
+        self.void.is_some_and(|(from, to)| (from..=to).contains(&number))
     }
 
     /// A version of a message has this number.
@@ -164,9 +167,20 @@ impl FolderIndex {
         self.first_free > 0 && self.met >= self.first_free
     }
 
-    /// For the next reservation, by a manager that could not read `unread`.
-    pub(super) fn known(&self, unread: &[NodeId]) -> Known {
-        Known { unread: unread.to_vec(), void: self.void }
+    /// Asks for numbers, as a manager that could not read `unread` and knows tombstones with the numbers `gone`.
+    pub(super) fn reservation(
+        &self,
+        count: u32,
+        at: Timestamp,
+        unread: &[NodeId],
+        gone: impl Iterator<Item = u32>,
+    ) -> Reservation {
+        let mut numbers: BTreeSet<u32> = gone.filter(|&number| !self.is_void(number)).collect();
+        numbers.extend(self.by_uid.keys());
+        let mut seen: UidRanges = numbers.into_iter().collect();
+        let from = seen.keep_highest(SEEN);
+        let known = Known { seen, from, unread: unread.to_vec() };
+        Reservation { count, at, known, after: Some(self.first_free.max(1)) }
     }
 
     /// True if whoever comes after us knows which nodes we could not read.
@@ -188,9 +202,7 @@ impl FolderIndex {
     /// The rest of an older block is given up: were it used on, its numbers would look stale to others.
     pub(super) fn add_block(&mut self, block: UidBlock) {
         self.first_free = self.first_free.max(block.last.saturating_add(1));
-        if block.known.void == self.void {
-            self.void = None;
-        }
+        self.void = None;
         self.reservations.push(block.clone());
         self.ours = Some(block);
     }

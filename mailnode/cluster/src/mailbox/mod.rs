@@ -15,10 +15,12 @@
 
 mod change;
 mod folder;
+mod ranges;
 mod view;
 
 pub use change::{Copied, FlagChange, StorePlan, UidsExhausted};
 pub use folder::{Known, Reservation, UidBlock};
+pub use ranges::UidRanges;
 pub use view::{Changes, FolderView, Mark, Marks, Shown};
 
 use crate::clock::Timestamp;
@@ -229,7 +231,7 @@ impl MailboxIndex {
         index.shown_up_to(shown.highest_uid);
         let below: Vec<EntryId> = index.by_uid.range(..=shown.highest_uid).map(|(_, &id)| id).collect();
         for id in below {
-            self.give_up_uid(folder, id, |_, _, uid| !shown.has(uid.number));
+            self.give_up_uid(folder, id, |_, _, uid| !shown.uids.has(uid.number));
         }
     }
 
@@ -365,9 +367,15 @@ impl MailboxIndex {
         changed
     }
 
-    /// What a reservation in this folder must tell of us.
-    pub fn known(&mut self, folder: FolderId, unread: &[NodeId]) -> Known {
-        self.folder(folder).known(unread)
+    /// Asks for UIDs of a folder, by a manager that could not read the fragments of `unread`. Takes the time of a look
+    /// at all entries.
+    pub fn reservation(&self, folder: FolderId, count: u32, at: Timestamp, unread: &[NodeId]) -> Reservation {
+        let gone = self.entries.values().filter(|entry| !entry.is_live() && entry.location.folder == folder);
+        let gone = gone.filter_map(|entry| entry.location.uid).map(|uid| uid.number);
+        match self.folders.get(&folder) {
+            Some(index) => index.reservation(count, at, unread, gone),
+            None => FolderIndex::default().reservation(count, at, unread, gone),
+        }
     }
 
     /// New versions that are on too few disks, or on none as far as we know. A UID that was given with one may turn up

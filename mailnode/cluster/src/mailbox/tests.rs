@@ -9,8 +9,15 @@ fn folders() -> FolderTable {
     FolderTable { live: [INBOX, WORK].into(), deleted: BTreeMap::new() }
 }
 
+/// A block whose holder had seen all numbers below.
 fn block(first: u32, last: u32, reserved: Timestamp) -> UidBlock {
-    UidBlock { first, last, reserved, known: Known::default() }
+    block_after(first - 1, first, last, reserved)
+}
+
+/// A block whose holder had seen the numbers up to `seen`.
+fn block_after(seen: u32, first: u32, last: u32, reserved: Timestamp) -> UidBlock {
+    let known = Known { seen: (1..=seen).collect(), ..Known::default() };
+    UidBlock { first, last, reserved, known }
 }
 
 /// An index with a block for INBOX and messages 1..=count, numbered.
@@ -89,12 +96,12 @@ fn a_late_message_in_a_folder_nobody_was_shown_keeps_its_uid() {
 
 #[test]
 fn of_two_managers_the_one_with_the_lower_block_is_renumbered() {
-    // We hold 1..=1000 and gave UID 4 at 250, but another manager had reserved 1001..=2000 at 240.
+    // We hold 1..=1000 and gave UID 4, but another manager had reserved 1001..=2000 and seen three messages.
     let mut index = index(3);
     index.open(INBOX);
     index.learn(entry(4, stamp(245, 1)));
     number(&mut index, 250);
-    let theirs = block(1001, 2000, stamp(240, 2));
+    let theirs = block_after(3, 1001, 2000, stamp(240, 2));
     let ours = block(1, 1000, stamp(100, 1));
     index.set_reservations(INBOX, &[ours, theirs], 2001);
     assert_eq!(uids(&index, INBOX), [(1, 1), (2, 2), (3, 3)]);
@@ -264,17 +271,9 @@ fn a_session_is_shown_nothing_new_below_what_another_index_showed_it() {
 }
 
 #[test]
-fn ranges_of_shown_uids_have_what_they_were_made_of() {
-    let shown = Shown::new([1, 2, 3, 7, 9, 10].into_iter(), 10, 0);
-    assert_eq!(shown.uids, [(1, 3), (7, 7), (9, 10)]);
-    let has: Vec<u32> = (0..12).filter(|&uid| shown.has(uid)).collect();
-    assert_eq!(has, [1, 2, 3, 7, 9, 10]);
-}
-
-#[test]
 fn a_message_that_the_holder_of_a_higher_block_could_not_read_is_renumbered() {
     let mut index = MailboxIndex::new(UserId(7), 5);
-    let known = Known { unread: vec![NodeId(1), NodeId(2)], void: None };
+    let known = Known { seen: (20..=30).collect(), from: 20, unread: vec![NodeId(1), NodeId(2)] };
     let partial = UidBlock { known, ..block(1001, 2000, stamp(500, 3)) };
     index.set_reservations(INBOX, &[block(1, 1000, stamp(100, 1)), partial], 2001);
     let with = |id: u128, uid: u32, replicas: &[u64]| {
@@ -289,6 +288,27 @@ fn a_message_that_the_holder_of_a_higher_block_could_not_read_is_renumbered() {
     index.add_block(INBOX, block(2001, 3000, stamp(600, 1)));
     number(&mut index, 601);
     assert_eq!(uids(&index, INBOX), [(2, 8), (1, 2001)]);
+}
+
+#[test]
+fn a_reservation_tells_of_messages_and_tombstones_and_of_the_newest_if_there_are_many() {
+    let mut index = index(100);
+    let plan = index.plan_expunge(INBOX, &[3], stamp(500, 1));
+    index.commit(plan);
+    let asked = index.reservation(INBOX, 7, stamp(600, 1), &[NodeId(9)]);
+    assert_eq!((asked.known.seen, asked.known.from), ((1..=100).collect(), 0));
+    assert_eq!((asked.count, asked.after, asked.known.unread), (7, Some(1001), vec![NodeId(9)]));
+
+    // Every other number, as if their tombstones had been forgotten.
+    let mut gaps = MailboxIndex::new(UserId(7), 6);
+    for uid in (2..=200).step_by(2) {
+        let mut message = entry(u128::from(uid), stamp(uid.into(), 1));
+        message.location.uid = Some(Uid { number: uid, assigned: stamp(200, 1) });
+        gaps.learn(message);
+    }
+    let known = gaps.reservation(INBOX, 1, stamp(600, 1), &[]).known;
+    assert!(known.seen.iter().count() == 32 && known.seen.has(200) && !known.seen.has(199));
+    assert_eq!(known.from, 137);
 }
 
 #[test]
@@ -319,8 +339,8 @@ fn a_uid_whose_write_failed_is_never_shown_by_anybody() {
     index.learn(plan[2].clone());
     assert_eq!(uids(&index, INBOX), [(1, 1), (2, 2)]);
     assert_eq!(index.uids_wanted(&folders()), [(INBOX, 2)].into(), "the rest of the block is given up");
-    let known = index.known(INBOX, &[]);
-    assert_eq!(known.void, Some((3, 1000)));
+    let known = index.reservation(INBOX, 2, stamp(300, 1), &[]).known;
+    assert_eq!(known.seen, (1..=2).collect());
     index.add_block(INBOX, UidBlock { known: known.clone(), ..block(1001, 2000, stamp(300, 1)) });
     number(&mut index, 301);
     assert_eq!(uids(&index, INBOX), [(1, 1), (2, 2), (3, 1001), (4, 1002)]);
@@ -366,9 +386,9 @@ fn a_folder_is_incomplete_while_a_message_waits_for_another_uid_unless_its_body_
     assert!(!index.is_incomplete(INBOX), "nobody was shown a message that never had a UID");
     number(&mut index, 150);
     let ours = block(1, 1000, stamp(100, 1));
-    let news = index.set_reservations(INBOX, &[ours, block(1001, 2000, stamp(120, 2))], 2001);
+    let news = index.set_reservations(INBOX, &[ours, block_after(1, 1001, 2000, stamp(120, 2))], 2001);
     assert!(news, "another manager's block");
-    assert!(index.is_incomplete(INBOX), "the second message was numbered after it was reserved");
+    assert!(index.is_incomplete(INBOX), "its holder had not seen the second message");
 
     index.add_block(INBOX, block(2001, 3000, stamp(160, 1)));
     let plan = index.number(stamp(170, 1), &folders());

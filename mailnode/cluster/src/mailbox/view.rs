@@ -2,6 +2,7 @@
 
 use super::MailboxIndex;
 use super::folder::FolderIndex;
+use super::ranges::UidRanges;
 use crate::entry::Entry;
 use crate::ids::FolderId;
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,8 @@ pub struct Mark {
 /// What a session shows of a folder, for an index that did not tell it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
-    /// UIDs of the messages it shows, as ranges with both ends, ascending.
-    pub uids: Vec<(u32, u32)>,
+    /// UIDs of the messages it shows.
+    pub uids: UidRanges,
     /// The highest UID it ever showed.
     pub highest_uid: u32,
     /// The highest MODSEQ it was told.
@@ -27,19 +28,7 @@ pub struct Shown {
 impl Shown {
     /// `uids` ascending.
     pub fn new(uids: impl Iterator<Item = u32>, highest_uid: u32, modseq: u64) -> Self {
-        let mut ranges: Vec<(u32, u32)> = Vec::new();
-        for uid in uids {
-            match ranges.last_mut() {
-                Some((_, last)) if uid == last.saturating_add(1) => *last = uid,
-                _ => ranges.push((uid, uid)),
-            }
-        }
-        Self { uids: ranges, highest_uid, modseq }
-    }
-
-    pub fn has(&self, uid: u32) -> bool {
-        let after = self.uids.partition_point(|&(first, _)| first <= uid);
-        after.checked_sub(1).and_then(|at| self.uids.get(at)).is_some_and(|&(_, last)| uid <= last)
+        Self { uids: uids.collect(), highest_uid, modseq }
     }
 }
 

@@ -189,9 +189,9 @@ async fn managers_at_once_never_reserve_a_uid_twice<R: Records + 'static>(record
             // Whoever loses the race too often is told to try again.
             for _ in 0..500 {
                 match accounts.reserve_uids(user, FolderId::INBOX, &Reservation::new(10, AT)).await {
-                    Ok((_, block)) => blocks.push((block.first, block.last)),
+                    Ok((_, Some(block))) => blocks.push((block.first, block.last)),
                     Err(AccountError::Temporary(_)) => tokio::task::yield_now().await,
-                    Err(other) => panic!("{other}"),
+                    other => panic!("{other:?}"),
                 }
                 if blocks.len() == 25 {
                     break;

@@ -239,8 +239,9 @@ fn the_repair_pass_finishes_what_was_left_over_and_touches_nothing_else() {
 fn reservations_of_uids_never_overlap() {
     let accounts = accounts();
     let alice = accounts.add("alice@example.org").unwrap();
-    let reserve =
-        || now(accounts.reserve_uids(alice, FolderId::INBOX, &Reservation::new(1_000, AT))).unwrap().1;
+    let reserve = || {
+        now(accounts.reserve_uids(alice, FolderId::INBOX, &Reservation::new(1_000, AT))).unwrap().1.unwrap()
+    };
     assert_eq!((reserve().last, reserve().first, reserve().first), (1_000, 1_001, 2_001));
     let missing = now(accounts.reserve_uids(alice, FolderId(99), &Reservation::new(1, AT)));
     assert_eq!(missing.unwrap_err(), AccountError::Profile(ProfileError::NotFound));

@@ -139,13 +139,13 @@ mod tests {
     #[test]
     fn an_imported_profile_gives_numbers_that_nobody_gave_since_the_export() {
         let mut old = profile();
-        old.reserve_uids(FolderId::INBOX, &Reservation::new(1_000, AT)).unwrap();
+        old.reserve_uids(FolderId::INBOX, &Reservation::new(1_000, AT)).unwrap().unwrap();
         let mut imported = old.clone();
         imported.skip_ahead();
         assert_eq!(imported.check(), Ok(()));
         assert!(imported.differences(&old).is_empty());
-        let since = old.reserve_uids(FolderId::INBOX, &Reservation::new(1_000, AT)).unwrap();
-        let next = imported.reserve_uids(FolderId::INBOX, &Reservation::new(1_000, AT)).unwrap();
+        let since = old.reserve_uids(FolderId::INBOX, &Reservation::new(1_000, AT)).unwrap().unwrap();
+        let next = imported.reserve_uids(FolderId::INBOX, &Reservation::new(1_000, AT)).unwrap().unwrap();
         assert!(next.first > since.last);
         let folder = old.create_folder("Made since", None, AT).unwrap();
         assert!(imported.create_folder("Made here", None, AT).unwrap() > folder);

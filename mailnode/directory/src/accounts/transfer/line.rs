@@ -18,7 +18,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Version of the lines. A file of another one is refused.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Profiles hold password hashes: a line is a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
