@@ -1,6 +1,8 @@
 //! What sessions ask of the manager, one function an operation.
 
-use super::mailbox::{Mailbox, admit_unread, make_durable, notify, refresh, reserve, settle_and_notify};
+use super::mailbox::{
+    ANOTHER, Mailbox, admit_unread, make_durable, notify, refresh, reserve, settle_and_notify,
+};
 use super::{UserCell, account};
 use crate::node::Node;
 use crate::peer_server::STALE;
@@ -90,8 +92,12 @@ fn folder_of(profile: &Profile, folder: FolderId) -> Result<&directory::Folder, 
     profile.folders.get(&folder).ok_or(Failure::NotFound)
 }
 
-/// A folder in which messages wait for other UIDs is not shown: clients would take them for expunged.
+/// A folder in which messages wait for other UIDs is not shown: clients would take them for expunged. Nor is one of which
+/// a replica knew a UID from a block that we have not heard of: another manager may have numbered all the rest, too.
 fn complete(mailbox: &Mailbox, folder: FolderId) -> Result<(), Failure> {
+    if mailbox.index.is_behind() {
+        return Err(Failure::Temporary(ANOTHER.into()));
+    }
     if mailbox.index.is_incomplete(folder) {
         return Err(Failure::Temporary("messages of this folder are getting new UIDs; try again".into()));
     }
