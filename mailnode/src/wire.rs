@@ -365,6 +365,8 @@ pub struct Opened {
     pub uid_validity: u32,
     pub marks: Marks,
     pub messages: Vec<Message>,
+    /// False if messages may be missing, because too many nodes are away.
+    pub complete: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

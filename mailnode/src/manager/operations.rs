@@ -129,8 +129,9 @@ async fn apply(
     }
 }
 
-fn opened(uid_validity: u32, view: &FolderView<'_>) -> Opened {
+fn opened(uid_validity: u32, view: &FolderView<'_>, complete: bool) -> Opened {
     Opened {
+        complete,
         uid_validity,
         marks: view.marks,
         messages: view.messages.iter().copied().map(Message::from).collect(),
@@ -168,7 +169,8 @@ async fn open(
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
     admit_unread(node, cell, &mut mailbox, folder).await?;
     complete(&mailbox, folder)?;
-    Ok(UserReply::Opened(opened(uid_validity, &mailbox.index.open(folder))))
+    let whole = mailbox.is_complete();
+    Ok(UserReply::Opened(opened(uid_validity, &mailbox.index.open(folder), whole)))
 }
 
 async fn sync(
@@ -185,6 +187,7 @@ async fn sync(
     admit_unread(node, cell, &mut mailbox, folder).await?;
     complete(&mailbox, folder)?;
     let marks = mailbox.index.marks(folder);
+    let whole = mailbox.is_complete();
     let changes = match mailbox.index.changes_since(folder, since) {
         Changes::Unknown => FolderChanges::Unknown,
         Changes::Delta { upserts, vanished } => FolderChanges::Delta {
@@ -194,7 +197,7 @@ async fn sync(
         },
         Changes::Everything { messages } => {
             let view = FolderView { marks, messages };
-            FolderChanges::Everything(opened(uid_validity, &view))
+            FolderChanges::Everything(opened(uid_validity, &view, whole))
         }
     };
     Ok(UserReply::Changes(changes))
@@ -218,7 +221,8 @@ async fn resync(
     let profile = settle_and_notify(node, cell, &mut mailbox, profile).await;
     complete(&mailbox, folder)?;
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
-    let all = FolderChanges::Everything(opened(uid_validity, &mailbox.index.open(folder)));
+    let whole = mailbox.is_complete();
+    let all = FolderChanges::Everything(opened(uid_validity, &mailbox.index.open(folder), whole));
     Ok(UserReply::Changes(all))
 }
 
