@@ -6,7 +6,7 @@ set -euo pipefail
 tools=${1:?usage: install.sh DIRECTORY}
 here=$(dirname "$(readlink -f "$0")")
 
-packages=(curl iproute2 swaks libnet-ssleay-perl isync python3-venv)
+packages=(curl iproute2 postfix swaks libnet-ssleay-perl isync python3-venv)
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query --show --showformat='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")

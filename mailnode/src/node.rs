@@ -12,6 +12,7 @@ use crate::manager::Manager;
 use crate::membership::MembershipHandle;
 use crate::metrics::Metrics;
 use crate::notices::Notices;
+use crate::outbound::Outbound;
 use crate::replication::Replication;
 use crate::sessions::Watchers;
 use crate::topology::Topology;
@@ -54,6 +55,7 @@ pub struct Node {
     pub healing: Healing,
     pub log_heads: LogHeads,
     pub users: UserDatabase,
+    pub outbound: Outbound,
     pub membership: MembershipHandle,
     pub metrics: Metrics,
     pub transport: Arc<dyn Transport>,
@@ -240,6 +242,7 @@ impl Node {
             }
             Request::NoticesLost => {
                 self.manager.notices_lost();
+                self.outbound.doubt();
                 Response::Done
             }
             Request::User { user, op, acting } => {

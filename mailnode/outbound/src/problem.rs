@@ -73,15 +73,15 @@ impl Problem {
         Self { permanent, status, text: format!("{} {}", reply.code, reply.text), is_reply: true, host: None }
     }
 
-    pub fn at(mut self, host: &str) -> Self {
-        self.host = Some(host.to_owned());
+    /// The same, to be tried again.
+    pub const fn for_now(mut self) -> Self {
+        self.permanent = false;
+        self.status.class = 4;
         self
     }
 
-    /// The same, not to be tried again: it has been for too long (RFC 5321 4.5.4.1). The last class is for bounces,
-    /// which say what the last error was.
-    pub fn expired(mut self) -> Self {
-        self.permanent = true;
+    pub fn at(mut self, host: &str) -> Self {
+        self.host = Some(host.to_owned());
         self
     }
 }

@@ -89,7 +89,8 @@ pub fn hosts(
     if let Some(own) = records.iter().find(|(_, _, name)| is_us(name)).map(|(preference, _, _)| *preference) {
         records.retain(|(preference, _, _)| *preference < own);
         if records.is_empty() {
-            let text = format!("mail for {domain} loops back: its MX is this host, and the domain is none of ours");
+            let text =
+                format!("mail for {domain} loops back: its MX is this host, and the domain is none of ours");
             return Err(Problem::permanent(4, 6, text));
         }
     }

@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn waits_grow_with_the_age_and_the_last_is_repeated() {
-        let schedule = Schedule { waits: vec![seconds(10), seconds(20), seconds(40)], expiry: seconds(1_000) };
+        let schedule =
+            Schedule { waits: vec![seconds(10), seconds(20), seconds(40)], expiry: seconds(1_000) };
         let wait = |age| schedule.wait(seconds(age), 100).as_secs();
         assert_eq!([wait(0), wait(9), wait(10), wait(29), wait(30), wait(900)], [10, 10, 20, 20, 40, 40]);
     }
@@ -75,7 +76,9 @@ mod tests {
         let schedule = Schedule::default();
         let waits: Vec<_> = (0..201).map(|random| schedule.wait(seconds(0), random)).collect();
         assert!(waits.iter().all(|wait| (seconds(270)..=seconds(330)).contains(wait)));
-        assert!(waits.iter().any(|wait| *wait < seconds(280)) && waits.iter().any(|wait| *wait > seconds(320)));
+        assert!(
+            waits.iter().any(|wait| *wait < seconds(280)) && waits.iter().any(|wait| *wait > seconds(320))
+        );
     }
 
     #[test]

@@ -149,7 +149,16 @@ mod tests {
 
     #[test]
     fn what_is_no_reply_is_refused() {
-        for bytes in [&b"hello\r\n"[..], b"\r\n", b"25\r\n", b"199 x\r\n", b"600 x\r\n", b"250x\r\n", b"250-a\r\n251 b\r\n", b"\xff\xff\xff a\r\n"] {
+        for bytes in [
+            &b"hello\r\n"[..],
+            b"\r\n",
+            b"25\r\n",
+            b"199 x\r\n",
+            b"600 x\r\n",
+            b"250x\r\n",
+            b"250-a\r\n251 b\r\n",
+            b"\xff\xff\xff a\r\n",
+        ] {
             assert_eq!(read(bytes), Err(ReplyError::Malformed), "{}", bytes.escape_ascii());
         }
     }
@@ -157,7 +166,10 @@ mod tests {
     #[test]
     fn endless_lines_and_replies_are_given_up() {
         assert_eq!(read(&[b'2'; LINE + 1]), Err(ReplyError::TooLong));
-        assert_eq!(read(&[b"250 ".to_vec(), vec![b'x'; LINE], b"\r\n".to_vec()].concat()), Err(ReplyError::TooLong));
+        assert_eq!(
+            read(&[b"250 ".to_vec(), vec![b'x'; LINE], b"\r\n".to_vec()].concat()),
+            Err(ReplyError::TooLong)
+        );
         assert_eq!(read(&b"250-x\r\n".repeat(LINES + 1)), Err(ReplyError::TooLong));
     }
 

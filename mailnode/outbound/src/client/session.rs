@@ -287,7 +287,9 @@ impl Session {
         // RFC 5321 6.3: it is us.
         let name = reply.lines.first().and_then(|line| line.split(' ').next()).unwrap_or_default();
         if name.eq_ignore_ascii_case(&self.config.host_name) {
-            let text = format!("mail loops back to {name}: its MX records lead here, and the domain is none of ours");
+            let text = format!(
+                "mail loops back to {name}: its MX records lead here, and the domain is none of ours"
+            );
             return self.close(Problem::permanent(4, 6, text));
         }
         self.capabilities = Capabilities::of(&reply.lines);
@@ -304,7 +306,11 @@ impl Session {
                     return;
                 }
                 (Tls::Required, false) => {
-                    return self.close(Problem::temporary(7, 10, "the server does not offer TLS, which is required"));
+                    return self.close(Problem::temporary(
+                        7,
+                        10,
+                        "the server does not offer TLS, which is required",
+                    ));
                 }
                 _ => {}
             }
@@ -341,13 +347,18 @@ impl Session {
             self.say("AUTH LOGIN");
             Step::LoginBegin
         } else {
-            return self.close(Problem::temporary(7, 0, "the server offers neither AUTH PLAIN nor AUTH LOGIN"));
+            return self.close(Problem::temporary(
+                7,
+                0,
+                "the server offers neither AUTH PLAIN nor AUTH LOGIN",
+            ));
         };
         self.expected.push_back(Expected::Auth(step));
     }
 
     fn auth_answered(&mut self, step: Step, reply: &Reply) {
-        let login = self.config.login.clone().unwrap_or(Login { name: String::new(), password: String::new() });
+        let login =
+            self.config.login.clone().unwrap_or(Login { name: String::new(), password: String::new() });
         let next = match (step, reply.code) {
             (Step::Plain | Step::LoginPassword, 235) => {
                 self.state = State::Ready;
@@ -374,7 +385,11 @@ impl Session {
         }
         if needs_utf8(transaction) && !self.capabilities.utf8 {
             // RFC 6531 3.2.
-            return Some(Problem::permanent(6, 7, "the server does not take internationalized addresses (SMTPUTF8)"));
+            return Some(Problem::permanent(
+                6,
+                7,
+                "the server does not take internationalized addresses (SMTPUTF8)",
+            ));
         }
         None
     }
@@ -437,7 +452,9 @@ impl Session {
             Expected::Recipient(index) => {
                 let mut problem = Problem::of_reply(reply);
                 // RFC 5321 4.5.3.1.10: too many recipients is 452, and servers of old say 552.
-                problem.permanent &= !(reply.code == 552 && running.has_accepted());
+                if reply.code == 552 && running.has_accepted() {
+                    problem = problem.for_now();
+                }
                 running.fail(index, &problem);
             }
             Expected::Data if reply.code == 354 => {
@@ -464,17 +481,15 @@ impl Session {
 
 /// A refusal that says nothing about a message.
 fn at_most_temporary(reply: &Reply) -> Problem {
-    let mut problem = Problem::of_reply(reply);
-    problem.permanent = false;
-    problem.status.class = 4;
-    problem
+    Problem::of_reply(reply).for_now()
 }
 
 /// RFC 6531 3.4: for addresses and header fields that are not ASCII.
 fn needs_utf8(transaction: &Transaction) -> bool {
     let mut addresses = transaction.recipients.iter().chain(&transaction.sender);
     let header = || {
-        let end = memchr::memmem::find(&transaction.message, b"\r\n\r\n").unwrap_or(transaction.message.len());
+        let end =
+            memchr::memmem::find(&transaction.message, b"\r\n\r\n").unwrap_or(transaction.message.len());
         transaction.message.get(..end).unwrap_or_default()
     };
     addresses.any(|address| !address.is_ascii()) || (transaction.utf8 && !header().is_ascii())

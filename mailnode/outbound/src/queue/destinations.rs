@@ -131,8 +131,9 @@ impl<K: Copy + Ord> Destinations<K> {
 
     pub fn next_event(&self, most: usize) -> Option<Duration> {
         let mut wanting = self.wanting.iter();
-        let may_have =
-            |destination: &Destination| self.states.get(destination).is_some_and(|state| state.may_have(most));
+        let may_have = |destination: &Destination| {
+            self.states.get(destination).is_some_and(|state| state.may_have(most))
+        };
         wanting.find(|(_, destination)| may_have(destination)).map(|(at, _)| *at)
     }
 

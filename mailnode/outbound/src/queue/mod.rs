@@ -58,7 +58,13 @@ pub struct Queue<K> {
 
 impl<K: Copy + Ord> Queue<K> {
     pub const fn new(limits: Limits, schedule: Schedule) -> Self {
-        Self { limits, schedule, messages: BTreeMap::new(), destinations: Destinations::new(), connections: 0 }
+        Self {
+            limits,
+            schedule,
+            messages: BTreeMap::new(),
+            destinations: Destinations::new(),
+            connections: 0,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -86,9 +92,9 @@ impl<K: Copy + Ord> Queue<K> {
         self.connections
     }
 
-    /// When the oldest message arrived.
-    pub fn oldest(&self) -> Option<Duration> {
-        self.messages.values().map(|message| message.facts.age_since).max()
+    /// Age of the oldest message; zero if there is none.
+    pub fn oldest(&self, now: Duration) -> Duration {
+        self.messages.values().map(|message| message.age(now)).max().unwrap_or_default()
     }
 
     /// A message that is new here, to be tried from `due` on. False if it is known or the queue is full.
@@ -131,7 +137,8 @@ impl<K: Copy + Ord> Queue<K> {
     pub fn take(&mut self, destination: &Destination, now: Duration) -> Option<Work<K>> {
         loop {
             let id = self.destinations.take(destination, now)?;
-            let Some(job) = self.messages.get_mut(&id).and_then(|message| message.jobs.get_mut(destination)) else {
+            let Some(job) = self.messages.get_mut(&id).and_then(|message| message.jobs.get_mut(destination))
+            else {
                 continue;
             };
             job.active = true;
@@ -219,7 +226,13 @@ impl<K: Copy + Ord> Queue<K> {
     }
 
     /// No host of the destination can be used: it rests.
-    pub fn destination_failed(&mut self, destination: &Destination, why: &Problem, now: Duration, random: u64) {
+    pub fn destination_failed(
+        &mut self,
+        destination: &Destination,
+        why: &Problem,
+        now: Duration,
+        random: u64,
+    ) {
         self.destinations.failed(destination, &self.schedule, why, now, random);
     }
 

@@ -1,0 +1,250 @@
+//! What this node has to send. Replicas tell the manager of a queue user of its entries, as they do for any user
+//! (`notices`); after a change of view, and whenever notices may have been lost, the fragments are read. Then each new
+//! entry's envelope is read from its blob.
+//!
+//! What was learnt from fragments waits for a moment ([`TAKE_OVER`]) before it is sent: its last holder may be alive,
+//! with a message under way, and not know the view yet.
+
+use super::{Held, Outbound, age, is_ours};
+use crate::node::Node;
+use crate::retrieval;
+use crate::wire::{Failure, Request, Response};
+use cluster::{Bucket, Entry, EntryId, Flag, Fragment, MailMap, NodeId, UserId, queue_user};
+use futures_util::StreamExt;
+use futures_util::stream;
+use outbound::{Destination, Envelope, Facts};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+const TAKE_OVER: Duration = Duration::from_secs(3);
+/// An envelope that cannot be read now is tried again so much later.
+const READ_AGAIN: Duration = Duration::from_secs(5);
+/// Fragments and envelopes read at one time.
+const AT_ONCE: usize = 16;
+/// The fragments are read again so often, whatever is known.
+const LOOK_AGAIN: Duration = Duration::from_secs(300);
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The registers of an entry that say who is done.
+pub const SENT: &str = "sent-";
+pub const FAILED: &str = "failed-";
+
+/// Recipients that are done, by the entry's registers.
+fn done(entry: &Entry) -> Vec<usize> {
+    let number = |flag: &Flag| match flag {
+        Flag::Keyword(word) => {
+            word.strip_prefix(SENT).or_else(|| word.strip_prefix(FAILED))?.parse::<usize>().ok()
+        }
+        _ => None,
+    };
+    entry.flags_set().filter_map(number).collect()
+}
+
+impl Outbound {
+    /// An entry of a queue user is on some disk now, in this version.
+    pub fn heard(&self, entry: &Entry) {
+        self.learn(entry, Duration::ZERO);
+    }
+
+    fn learn(&self, entry: &Entry, delay: Duration) {
+        let mut state = self.lock();
+        let id = entry.id;
+        if !entry.is_live() {
+            state.forget(id);
+        } else if let Some(held) = state.held.get_mut(&id) {
+            held.entry.merge(entry);
+            let done = done(&held.entry);
+            state.queue.done(id, &done);
+        } else if let Some(unread) = state.unread.entry_mut(id) {
+            unread.merge(entry);
+        } else if state.unread.len() + state.queue.len() >= self.settings.limits.messages {
+            state.overflowed = true;
+        } else {
+            state.unread.insert(entry.clone(), self.now() + delay);
+            drop(state);
+            self.unread_news.notify_one();
+        }
+    }
+}
+
+impl super::State {
+    pub(super) fn forget(&mut self, id: EntryId) {
+        self.held.remove(&id);
+        self.unread.forget(id);
+        self.queue.remove(id);
+    }
+}
+
+/// Reads envelopes until the node stops.
+pub(super) async fn read_loop(node: Arc<Node>) {
+    let slots = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
+    loop {
+        let next = node.outbound.lock().unread.next(node.outbound.now());
+        match next {
+            Ok(entry) => {
+                let Ok(slot) = slots.clone().acquire_owned().await else { return };
+                let node = node.clone();
+                tokio::spawn(async move {
+                    read(&node, entry).await;
+                    drop(slot);
+                });
+            }
+            Err(next) => {
+                let wait = next.map_or(LOOK_AGAIN, |next| next.saturating_sub(node.outbound.now()));
+                tokio::select! {
+                    () = node.outbound.unread_news.notified() => {}
+                    () = tokio::time::sleep(wait) => {}
+                }
+            }
+        }
+    }
+}
+
+async fn read(node: &Arc<Node>, entry: Entry) {
+    let outbound = &node.outbound;
+    let body = retrieval::body(node, &entry.blob, &entry.replicas.value).await;
+    let opened = body.map(Envelope::open);
+    let mut state = outbound.lock();
+    let Some(entry) = state.unread.was_read(entry.id).filter(|entry| is_ours(node, entry)) else { return };
+    match opened {
+        Ok(Ok((envelope, _))) => outbound.hold(&mut state, entry, envelope),
+        Ok(Err(error)) => {
+            tracing::error!(entry = %entry.id, %error, "a message of the queue is damaged: `mailnode queue drop` it");
+        }
+        Err(failure) => {
+            tracing::warn!(entry = %entry.id, %failure, "a message of the queue cannot be read now");
+            state.unread.insert(entry, outbound.now() + READ_AGAIN);
+            outbound.unread_news.notify_one();
+        }
+    }
+    drop(state);
+    outbound.news.notify_one();
+}
+
+impl Outbound {
+    fn hold(&self, state: &mut super::State, entry: Entry, envelope: Envelope) {
+        let done = done(&entry);
+        let mut recipients: BTreeMap<Destination, Vec<usize>> = BTreeMap::new();
+        for (index, address) in
+            envelope.recipients.iter().enumerate().filter(|(index, _)| !done.contains(index))
+        {
+            let destination = match (&self.settings.relay, Destination::of(address)) {
+                (None, Ok(destination)) => destination,
+                // What has no destination was never accepted; the relay will say what it thinks of it.
+                _ => Destination::relay(),
+            };
+            recipients.entry(destination).or_default().push(index);
+        }
+        let now = self.now();
+        let id = entry.id;
+        let facts = Facts { age_since: age(&entry), learnt: now, recipients };
+        if state.queue.insert(id, facts, now) {
+            state.held.insert(id, Held { entry, envelope: Arc::new(envelope) });
+        } else {
+            state.overflowed |= !state.queue.contains(id);
+        }
+    }
+}
+
+/// Looks at the fragments when there is doubt, and now and then, until the node stops.
+pub(super) async fn look_loop(node: Arc<Node>) {
+    loop {
+        tokio::select! {
+            () = node.outbound.doubt.notified() => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            () = node.outbound.room() => {}
+        }
+        let_go(&node);
+        look(&node).await;
+    }
+}
+
+impl Outbound {
+    /// Resolves when there is room again for what did not fit into memory.
+    async fn room(&self) {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let mut state = self.lock();
+            if state.overflowed
+                && (state.unread.len() + state.queue.len()) * 2 <= self.settings.limits.messages
+            {
+                state.overflowed = false;
+                return;
+            }
+        }
+    }
+}
+
+/// Drops what another node holds by this view. What is being sent is sent.
+fn let_go(node: &Node) {
+    let mut state = node.outbound.lock();
+    let others = |entry: &Entry| !is_ours(node, entry);
+    let gone: Vec<EntryId> = state
+        .held
+        .values()
+        .map(|held| &held.entry)
+        .chain(state.unread.entries())
+        .filter(|entry| others(entry))
+        .map(|entry| entry.id)
+        .collect();
+    for id in gone {
+        state.forget(id);
+    }
+}
+
+async fn look(node: &Arc<Node>) {
+    let user_map_of_now = node.topology.now();
+    let ours: Vec<Bucket> = user_map_of_now.user_map.buckets_of(node.id).collect();
+    drop(user_map_of_now);
+    let mut found = stream::iter(ours)
+        .map(|bucket| async move {
+            let user = queue_user(bucket);
+            let map = node.manager.knowledge.mail_map(node, user).await;
+            fragments(node, user, &map).await
+        })
+        .buffer_unordered(AT_ONCE);
+    let mut count = 0;
+    while let Some(fragment) = found.next().await {
+        for entry in fragment.entries().filter(|entry| is_ours(node, entry)) {
+            count += usize::from(entry.is_live());
+            node.outbound.learn(entry, TAKE_OVER);
+        }
+    }
+    tracing::debug!(messages = count, "looked for queued messages");
+}
+
+/// A queue user's entries, of all nodes that have some and answer.
+async fn fragments(node: &Arc<Node>, user: UserId, map: &MailMap) -> Fragment {
+    let mut union = Fragment::new(user);
+    let readable = node.topology.readable();
+    for (member, _) in readable.into_iter().filter(|(member, _)| map.contains(*member)) {
+        if let Err(failure) = fragment(node, user, member, &mut union).await {
+            // Its other replicas are asked, too; when it is back there is a new view.
+            tracing::debug!(%member, %failure, "a fragment of the queue cannot be read");
+        }
+    }
+    union
+}
+
+async fn fragment(
+    node: &Arc<Node>,
+    user: UserId,
+    member: NodeId,
+    union: &mut Fragment,
+) -> Result<(), Failure> {
+    let mut after = None;
+    loop {
+        let answer = node.call(member, Request::Fragment { user, after }, DEADLINE).await?;
+        let Response::Fragment { entries, more } = answer else {
+            return Err(Failure::Temporary("unexpected answer".into()));
+        };
+        after = entries.last().map(|entry| entry.id);
+        for entry in entries {
+            union.absorb(entry);
+        }
+        if !more || after.is_none() {
+            return Ok(());
+        }
+    }
+}
