@@ -255,6 +255,7 @@ impl Node {
                 Response::Done
             }
             Request::KeptHead => self.log_heads.kept(self, from),
+            Request::Queue(request) => Response::Queue(crate::outbound::control::serve(self, request).await?),
             Request::Directory(request) => Response::Directory(self.users.serve(from, request).await),
             request @ (Request::Compare(_)
             | Request::Entries { .. }

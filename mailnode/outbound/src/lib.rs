@@ -8,12 +8,14 @@
 //! | [`schedule`] | waits between attempts, expiry, rests of destinations | RFC 5321 4.5.4.1 |
 //! | [`route`] | the hosts of a domain in order | RFC 5321 5.1, RFC 7505 |
 //! | [`client`] | the dialogue with a server | RFC 5321, 1870, 2920, 3207, 4954, 6152, 6531 |
+//! | [`dkim`] | signatures | RFC 6376, 8463 |
 //! | [`report`] | what the sender is told of failures | RFC 3464, 6522, 6533 |
 //! | [`problem`] | why it did not work, and whether to try again | RFC 3463 |
 //!
 //! Whatever a server or the DNS says costs bounded memory. Nothing here panics on it.
 
 pub mod client;
+pub mod dkim;
 pub mod envelope;
 pub mod problem;
 pub mod queue;

@@ -6,7 +6,7 @@ mod check;
 pub mod outbound;
 
 pub use check::ConfigError;
-pub use outbound::{OutboundConfig, RelayConfig, RelayTls};
+pub use outbound::OutboundConfig;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};

@@ -6,6 +6,7 @@ use crate::delivery;
 use crate::environment;
 use crate::node::Node;
 use crate::wire::Failure;
+use bytes::Bytes;
 use cluster::{Bucket, Entry, FolderId, MailMap, queue_user};
 use outbound::Envelope;
 use outbound::envelope::{RECIPIENTS, with_line_ends};
@@ -26,7 +27,7 @@ pub struct Outgoing<'a> {
 /// # Errors
 /// Nothing stays of it then.
 pub async fn accept(node: &Arc<Node>, outgoing: Outgoing<'_>) -> Result<Vec<Entry>, Failure> {
-    let message = with_line_ends(outgoing.message);
+    let message = sign(node, &outgoing, with_line_ends(outgoing.message));
     let mut entries = Vec::new();
     for recipients in outgoing.recipients.chunks(RECIPIENTS) {
         let envelope = Envelope {
@@ -48,6 +49,19 @@ pub async fn accept(node: &Arc<Node>, outgoing: Outgoing<'_>) -> Result<Vec<Entr
     }
     node.metrics.queue.accepted.inc_by(entries.len() as u64);
     Ok(entries)
+}
+
+/// Signs what the sender's domain has a key for, once: every attempt sends the same bytes.
+fn sign(node: &Node, outgoing: &Outgoing<'_>, message: Bytes) -> Bytes {
+    let domain =
+        outgoing.sender.as_ref().and_then(|sender| sender.rsplit_once('@')).map(|(_, domain)| domain);
+    let signer = node.outbound.settings.signers.iter();
+    let signer =
+        signer.filter(|signer| domain.is_some_and(|domain| domain.eq_ignore_ascii_case(signer.domain())));
+    match signer.filter_map(|signer| signer.sign(&message, wall_seconds())).next() {
+        Some(field) => Bytes::from([field.as_bytes(), &message].concat()),
+        None => message,
+    }
 }
 
 async fn queue(node: &Arc<Node>, envelope: &Envelope, message: &[u8]) -> Result<Entry, Failure> {

@@ -57,7 +57,8 @@ pub async fn conclude(
     }
 }
 
-fn changed(node: &Node, entry: &Entry, registers: &[Flag], finished: bool) -> Entry {
+/// The entry with these registers set; a tombstone if it is finished.
+pub fn changed(node: &Node, entry: &Entry, registers: &[Flag], finished: bool) -> Entry {
     let at = node.clock.now();
     let mut entry = entry.clone();
     for flag in registers {

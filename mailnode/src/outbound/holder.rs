@@ -24,6 +24,8 @@ const READ_AGAIN: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 16;
 /// The fragments are read again so often, whatever is known.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
+/// Entries that cannot be read and are shown to administrators.
+const DAMAGED: usize = 1_000;
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The registers of an entry that say who is done.
@@ -58,6 +60,8 @@ impl Outbound {
             state.queue.done(id, &done);
         } else if let Some(unread) = state.unread.entry_mut(id) {
             unread.merge(entry);
+        } else if state.damaged.contains_key(&id) {
+            // It will not get better.
         } else if state.unread.len() + state.queue.len() >= self.settings.limits.messages {
             state.overflowed = true;
         } else {
@@ -72,6 +76,7 @@ impl super::State {
     pub(super) fn forget(&mut self, id: EntryId) {
         self.held.remove(&id);
         self.unread.forget(id);
+        self.damaged.remove(&id);
         self.queue.remove(id);
     }
 }
@@ -110,7 +115,10 @@ async fn read(node: &Arc<Node>, entry: Entry) {
     match opened {
         Ok(Ok((envelope, _))) => outbound.hold(&mut state, entry, envelope),
         Ok(Err(error)) => {
-            tracing::error!(entry = %entry.id, %error, "a message of the queue is damaged: `mailnode queue drop` it");
+            tracing::error!(entry = %entry.id, %error, "a message of the queue cannot be read: `mailnode queue drop` it");
+            if state.damaged.len() < DAMAGED {
+                state.damaged.insert(entry.id, entry);
+            }
         }
         Err(failure) => {
             tracing::warn!(entry = %entry.id, %failure, "a message of the queue cannot be read now");
@@ -185,6 +193,7 @@ fn let_go(node: &Node) {
         .values()
         .map(|held| &held.entry)
         .chain(state.unread.entries())
+        .chain(state.damaged.values())
         .filter(|entry| others(entry))
         .map(|entry| entry.id)
         .collect();

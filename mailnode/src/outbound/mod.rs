@@ -9,6 +9,7 @@
 //! | [`dispatch`] | opens connections when something is due; gives up what is too old |
 //! | [`worker`] | one connection's work: hosts in order, then message after message |
 //! | [`conclude`] | makes outcomes durable |
+//! | [`control`] | what administrators ask |
 //! | [`report`] | delivers reports to senders |
 //! | [`resolver`], [`connection`], [`tls`] | the DNS, and a dialogue on a socket |
 //!
@@ -20,6 +21,7 @@
 pub mod accept;
 mod conclude;
 mod connection;
+pub mod control;
 mod dispatch;
 mod holder;
 mod report;
@@ -60,6 +62,8 @@ struct State {
     queue: Queue<EntryId>,
     held: BTreeMap<EntryId, Held>,
     unread: Unread,
+    /// Entries that cannot be read, ever.
+    damaged: BTreeMap<EntryId, Entry>,
     /// There are more on disk.
     overflowed: bool,
 }
@@ -81,6 +85,7 @@ impl Outbound {
                 queue,
                 held: BTreeMap::new(),
                 unread: Unread::default(),
+                damaged: BTreeMap::new(),
                 overflowed: false,
             }),
             news: Notify::new(),

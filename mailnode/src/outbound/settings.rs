@@ -1,10 +1,11 @@
 //! The section `outbound` of the configuration with the files that it names.
 
 use super::tls;
-use crate::config::{OutboundConfig, RelayConfig, RelayTls};
+use crate::config::outbound::{DkimConfig, OutboundConfig, RelayConfig, RelayTls};
 use crate::running::StartError;
 use outbound::Schedule;
 use outbound::client::{Login, Tls};
+use outbound::dkim::Signer;
 use outbound::queue::Limits;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,6 +17,7 @@ pub struct Settings {
     pub schedule: Schedule,
     pub name_servers: Vec<SocketAddr>,
     pub relay: Option<Relay>,
+    pub signers: Vec<Signer>,
     /// TLS that believes any certificate.
     pub opportunistic: TlsConnector,
 }
@@ -48,6 +50,7 @@ impl Settings {
             },
             name_servers: config.name_servers.clone(),
             relay: config.relay.as_ref().map(relay).transpose()?,
+            signers: config.dkim.iter().map(signer).collect::<Result<_, _>>()?,
             opportunistic: tls::opportunistic().map_err(|error| StartError::new("outbound", error))?,
         })
     }
@@ -77,4 +80,13 @@ fn relay(config: &RelayConfig) -> Result<Relay, StartError> {
         login: login.transpose()?,
         verified: verified.transpose()?,
     })
+}
+
+fn signer(config: &DkimConfig) -> Result<Signer, StartError> {
+    let file = &config.key_file;
+    let wrong = |error: &dyn std::fmt::Display| {
+        StartError::new("outbound.dkim.keyFile", format!("{}: {error}", file.display()))
+    };
+    let pem = std::fs::read(file).map_err(|error| wrong(&error))?;
+    Signer::new(&config.domain, &config.selector, &pem).map_err(|error| wrong(&error))
 }
