@@ -4,7 +4,9 @@ network namespace, on port 25. Any local part that begins with `inbox` exists, a
 import os
 import pwd
 import re
+import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 from process import Process
@@ -36,19 +38,17 @@ postlog unix-dgram n - n - 1 postlogd
 
 
 class Postfix:
-    def __init__(self, directory, name, domains, network, index, options=""):
+    def __init__(self, name, domains, network, index):
         self.name = name
         self.address = network.addresses[index]
-        self.directory = Path(directory)
+        # Not below pytest's own, which other users may not enter, and Postfix's are some.
+        self.directory = Path(tempfile.mkdtemp(prefix=f"postfix-{name}-"))
         self.process = None
         self._network = network
         self._index = index
         for part in ("etc", "queue", "data", "mail"):
-            (self.directory / part).mkdir(parents=True)
-        # Postfix's own users must reach their directories.
-        for above in [self.directory, *self.directory.parents]:
-            if above != Path("/") and above != Path("/tmp"):
-                above.chmod(above.stat().st_mode | 0o055)
+            (self.directory / part).mkdir()
+        self.directory.chmod(0o755)
         owner = pwd.getpwnam("postfix")
         os.chown(self.directory / "data", owner.pw_uid, owner.pw_gid)
         nobody = pwd.getpwnam("nobody")
@@ -78,9 +78,15 @@ class Postfix:
             smtpd_client_connection_rate_limit = 0
             smtpd_relay_restrictions = reject_unauth_destination
             smtpd_helo_required = yes
-            {options}
         """
         (self.directory / "etc/main.cf").write_text("\n".join(line.strip() for line in main.splitlines()) + "\n")
+
+    def use_tls(self, chain):
+        """Offer STARTTLS with this key and certificate."""
+        path = self.directory / "etc/chain.pem"
+        path.write_text(chain)
+        with (self.directory / "etc/main.cf").open("a") as main:
+            main.write(f"smtpd_tls_security_level = may\nsmtpd_tls_chain_files = {path}\nsmtpd_tls_received_header = yes\n")
 
     def start(self):
         command = [*self._network.command(self._index), "postfix", "-c", self.directory / "etc", "start-fg"]
@@ -98,6 +104,10 @@ class Postfix:
             stop = [*self._network.command(self._index), "postfix", "-c", self.directory / "etc", "stop"]
             subprocess.run([str(part) for part in stop], capture_output=True, timeout=30)
             self.process.end()
+
+    def remove(self):
+        self.stop()
+        shutil.rmtree(self.directory)
 
     def log(self):
         path = self.directory / "postfix.log"
