@@ -30,7 +30,8 @@ NODES = 3
 QUEUED = int(os.environ.get("PRICKLE_OUTBOUND_MESSAGES", "300"))
 #: The default schedule begins with 5 minutes and is for hours and days. This one is 300 times as fast.
 FASTER = 300
-EXPIRY = 25
+#: Nothing may expire while the last test's messages wait.
+EXPIRY = 25 if QUEUED <= 1_000 else 7_200
 SETTINGS = """outbound:
   nameServers: ['{dns}']
   retrySeconds: [1, 2, 3, 6]
@@ -332,6 +333,7 @@ def test_what_a_destination_missed_in_an_hour_of_the_schedule_arrives_when_it_is
         assert arrived(late, subject) == [message(subject)], subject
 
 
+@pytest.mark.skipif(EXPIRY > 60, reason="the last test's messages need longer")
 def test_what_was_tried_for_too_long_is_reported(world):
     fields = report_of(world, world.impatient, EXPIRY + 30)["inbox@never.example.net"]
     assert (fields["Action"], fields["Status"]) == ("failed", "4.4.7")

@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn the_ids_are_the_same_for_ever() {
         // They are on disks: another way to make them would lose the queue.
-        assert_eq!(queue_user(Bucket(0)).to_string(), "FIRST");
-        assert_eq!(queue_user(Bucket(4095)).to_string(), "LAST");
+        assert_eq!(queue_user(Bucket(0)).to_string(), "707269636b6c652d71756575000009da");
+        assert_eq!(queue_user(Bucket(4095)).to_string(), "707269636b6c652d71756575000008ca");
     }
 }

@@ -1,8 +1,8 @@
 //! What came of an attempt is made durable: recipients that are done become registers of the entry, and when all are, the
 //! entry a tombstone. Then the queue goes on. Senders hear of failures before they count as done.
 
-use super::Held;
-use super::holder::{FAILED, SENT};
+use super::holder::{FAILED, SENT, done};
+use super::{Held, is_ours};
 use crate::environment;
 use crate::node::Node;
 use cluster::{Entry, EntryId, Flag};
@@ -41,7 +41,11 @@ pub async fn conclude(
         done.extend(failed);
     }
     if !done.is_empty() {
-        let finished = outbound.lock().queue.done(work.id, &done);
+        let left = outbound.lock().queue.done(work.id, &done);
+        // If it is somebody else's by now, the registers say whether anybody is left.
+        let count = held.envelope.recipients.len();
+        let finished =
+            left.unwrap_or_else(|| is_finished(&changed(node, &held.entry, &registers, false), count));
         let entry = changed(node, &held.entry, &registers, finished);
         write(node, &entry).await;
         let mut state = outbound.lock();
@@ -68,6 +72,21 @@ pub fn changed(node: &Node, entry: &Entry, registers: &[Flag], finished: bool) -
         entry.expunged = Some(at);
     }
     entry
+}
+
+/// By the entry's registers, all of so many recipients are done.
+fn is_finished(entry: &Entry, recipients: usize) -> bool {
+    let done = done(entry);
+    (0..recipients).all(|index| done.contains(&index))
+}
+
+/// Messages all of whose recipients were found to be done become tombstones: whoever did the last one could not know.
+pub async fn finish(node: &Arc<Node>) {
+    let finished = std::mem::take(&mut node.outbound.lock().finished);
+    for (id, entry) in finished.into_iter().filter(|(_, entry)| is_ours(node, entry)) {
+        write(node, &changed(node, &entry, &[], true)).await;
+        node.outbound.lock().forget(id);
+    }
 }
 
 /// On `minCopies` disks, or at least on one that will tell the others.

@@ -1,6 +1,6 @@
 //! Opens a connection whenever something is due that may have one, and gives up what is too old.
 
-use super::conclude::conclude;
+use super::conclude::{conclude, finish};
 use super::holder;
 use super::resolver::Resolver;
 use super::worker::Worker;
@@ -84,6 +84,7 @@ async fn expiry_loop(node: Arc<Node>) {
     let every = EXPIRY.min(outbound.settings.schedule.expiry / 10).max(Duration::from_millis(200));
     loop {
         tokio::time::sleep(every).await;
+        finish(&node).await;
         let expired = outbound.lock().queue.expired(outbound.now(), AT_ONCE);
         for (work, destination, problem) in expired {
             let held = outbound.lock().held.get(&work.id).cloned();

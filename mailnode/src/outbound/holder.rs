@@ -13,7 +13,7 @@ use cluster::{Bucket, Entry, EntryId, Flag, Fragment, MailMap, NodeId, UserId, q
 use futures_util::StreamExt;
 use futures_util::stream;
 use outbound::{Destination, Envelope, Facts};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub const SENT: &str = "sent-";
 pub const FAILED: &str = "failed-";
 
 /// Recipients that are done, by the entry's registers.
-fn done(entry: &Entry) -> Vec<usize> {
+pub fn done(entry: &Entry) -> BTreeSet<usize> {
     let number = |flag: &Flag| match flag {
         Flag::Keyword(word) => {
             word.strip_prefix(SENT).or_else(|| word.strip_prefix(FAILED))?.parse::<usize>().ok()
@@ -50,14 +50,20 @@ impl Outbound {
     }
 
     fn learn(&self, entry: &Entry, delay: Duration) {
+        if !self.settings.enabled {
+            return;
+        }
         let mut state = self.lock();
+        let state = &mut *state;
         let id = entry.id;
         if !entry.is_live() {
             state.forget(id);
         } else if let Some(held) = state.held.get_mut(&id) {
             held.entry.merge(entry);
-            let done = done(&held.entry);
-            state.queue.done(id, &done);
+            let done: Vec<usize> = done(&held.entry).into_iter().collect();
+            if state.queue.done(id, &done) == Some(true) {
+                state.finished.insert(id, held.entry.clone());
+            }
         } else if let Some(unread) = state.unread.entry_mut(id) {
             unread.merge(entry);
         } else if state.damaged.contains_key(&id) {
@@ -66,7 +72,6 @@ impl Outbound {
             state.overflowed = true;
         } else {
             state.unread.insert(entry.clone(), self.now() + delay);
-            drop(state);
             self.unread_news.notify_one();
         }
     }
@@ -77,6 +82,7 @@ impl super::State {
         self.held.remove(&id);
         self.unread.forget(id);
         self.damaged.remove(&id);
+        self.finished.remove(&id);
         self.queue.remove(id);
     }
 }
@@ -146,6 +152,10 @@ impl Outbound {
         }
         let now = self.now();
         let id = entry.id;
+        if recipients.is_empty() {
+            state.finished.insert(id, entry);
+            return;
+        }
         let facts = Facts { age_since: age(&entry), learnt: now, recipients };
         if state.queue.insert(id, facts, now) {
             state.held.insert(id, Held { entry, envelope: Arc::new(envelope) });

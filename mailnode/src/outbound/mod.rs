@@ -64,6 +64,8 @@ struct State {
     unread: Unread,
     /// Entries that cannot be read, ever.
     damaged: BTreeMap<EntryId, Entry>,
+    /// Messages that nobody is left to be sent.
+    finished: BTreeMap<EntryId, Entry>,
     /// There are more on disk.
     overflowed: bool,
 }
@@ -86,6 +88,7 @@ impl Outbound {
                 held: BTreeMap::new(),
                 unread: Unread::default(),
                 damaged: BTreeMap::new(),
+                finished: BTreeMap::new(),
                 overflowed: false,
             }),
             news: Notify::new(),

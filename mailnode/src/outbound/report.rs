@@ -64,7 +64,7 @@ async fn deliver(
     let mut whole = b"Return-Path: <>\r\n".to_vec();
     whole.extend_from_slice(&report.message());
     let outcomes = delivery::deliver(node, recipients, &whole).await;
-    outcomes.into_iter().map(|outcome| outcome.map(|_| ())).collect()
+    outcomes.into_iter().try_for_each(|outcome| outcome.map(|_| ()))
 }
 
 /// The users behind the sender's address. A full mailbox is no reason not to tell.

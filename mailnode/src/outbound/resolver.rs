@@ -69,7 +69,7 @@ impl Resolver {
         Ok(if records.is_empty() { MailExchangers::None } else { MailExchangers::Records(records) })
     }
 
-    /// Addresses of a host, at least one.
+    /// Addresses of a host, at least one. A name that leads to ourselves or to nobody is somebody's trick or mistake.
     ///
     /// # Errors
     /// If it has none, or the DNS gives no answer.
@@ -81,13 +81,17 @@ impl Resolver {
         let name = absolute(host).ok_or_else(none)?;
         match self.0.lookup_ip(name).await {
             Ok(found) => {
-                let found: Vec<IpAddr> = found.iter().take(ADDRESSES).collect();
+                let found: Vec<IpAddr> = found.iter().filter(is_somebody).take(ADDRESSES).collect();
                 if found.is_empty() { Err(none()) } else { Ok(found) }
             }
             Err(error) if error.is_nx_domain() || error.is_no_records_found() => Err(none()),
             Err(error) => Err(unanswered(host, &error)),
         }
     }
+}
+
+fn is_somebody(address: &IpAddr) -> bool {
+    !(address.is_loopback() || address.is_unspecified() || address.is_multicast())
 }
 
 fn absolute(name: &str) -> Option<Name> {

@@ -257,8 +257,10 @@ async fn deliver(node: &Arc<Node>, message: Message<Targets>) -> Vec<Delivery> {
 /// What goes to other servers, in the outbound queue. True if there is nothing, or all of it is durable.
 async fn queue(node: &Arc<Node>, message: &Message<Targets>) -> bool {
     let elsewhere = |recipient: &&Recipient<Targets>| matches!(recipient.target, Targets::Elsewhere);
-    let recipients: Vec<String> =
-        message.recipients.iter().filter(elsewhere).map(|recipient| recipient.address.to_string()).collect();
+    let mut known = HashSet::new();
+    let addresses =
+        message.recipients.iter().filter(elsewhere).map(|recipient| recipient.address.to_string());
+    let recipients: Vec<String> = addresses.filter(|address| known.insert(address.clone())).collect();
     if recipients.is_empty() {
         return true;
     }

@@ -172,9 +172,10 @@ impl<K: Copy + Ord> Queue<K> {
         judgement
     }
 
-    /// These recipients of a message are done, wherever they were handled. True if none is left.
-    pub fn done(&mut self, id: K, recipients: &[usize]) -> bool {
-        let Some(message) = self.messages.get_mut(&id) else { return true };
+    /// These recipients of a message are done, wherever they were handled. True if none is left; None if the message is
+    /// not here, so that nothing is known of the others.
+    pub fn done(&mut self, id: K, recipients: &[usize]) -> Option<bool> {
+        let message = self.messages.get_mut(&id)?;
         let mut empty = Vec::new();
         for (destination, job) in &mut message.jobs {
             job.recipients.retain(|recipient| !recipients.contains(recipient));
@@ -186,7 +187,7 @@ impl<K: Copy + Ord> Queue<K> {
             message.jobs.remove(&destination);
             self.destinations.forget(&destination, due, id);
         }
-        message.jobs.values().all(|job| job.recipients.is_empty())
+        Some(message.jobs.values().all(|job| job.recipients.is_empty()))
     }
 
     /// The job is over for now: what is left of it is tried again later. `last` is why.

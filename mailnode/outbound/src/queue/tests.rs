@@ -99,12 +99,13 @@ fn a_message_is_gone_when_all_its_recipients_are_done() {
     let outcomes = vec![Outcome::Delivered("250 ok".into()), Outcome::Failed(later())];
     let judgement = queue.judge(&work, outcomes, seconds(0));
     assert_eq!((judgement.delivered.len(), judgement.deferred), (1, vec![2]));
-    assert!(!queue.done(1, &[0]));
+    assert_eq!(queue.done(1, &[0]), Some(false));
     queue.settle(&work, &to("a.example"), None, seconds(0), 100);
     assert_eq!(queue.take(&to("a.example"), seconds(10)).unwrap().recipients, [2]);
-    assert!(!queue.done(1, &[2]));
-    assert!(queue.done(1, &[1]), "also if somebody else did the rest");
+    assert_eq!(queue.done(1, &[2]), Some(false));
+    assert_eq!(queue.done(1, &[1]), Some(true), "also if somebody else did the rest");
     queue.remove(1);
+    assert_eq!(queue.done(1, &[1]), None, "of what is not here nothing is known");
     assert!(queue.is_empty());
     assert_eq!(queue.connection(seconds(1_000)), None);
 }
