@@ -15,6 +15,7 @@
 //! ```
 //! Rules that hold throughout:
 //! - A recipient counts as delivered only if the server took it and then said 2yz to the end of the message.
+//! - What a server says before it was asked is no answer: the session ends.
 //! - What a server said before TLS is forgotten when TLS begins (RFC 3207 4.2).
 //! - Memory is bounded, whatever a server says (`reply.rs`); of the message only a window is in the output.
 //! - A password is sent only where the config says so, and never printed.

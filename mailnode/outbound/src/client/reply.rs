@@ -52,6 +52,10 @@ impl Replies {
         self.partial.clear();
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty() && self.partial.is_empty()
+    }
+
     /// The next reply, if all of it is there.
     ///
     /// # Errors

@@ -151,6 +151,12 @@ impl Session {
             if let Some(done) = self.done.take() {
                 return Next::Done(done);
             }
+            // What comes before it was asked for would be taken for the answer to what is said next.
+            if self.expected.is_empty() && !self.replies.is_empty() && !matches!(self.state, State::Closed(_))
+            {
+                self.broken("the server spoke out of turn");
+                continue;
+            }
             match &mut self.state {
                 State::Closed(problem) => return Next::Closed(problem.clone()),
                 State::Ready => return Next::Ready,
