@@ -81,12 +81,15 @@ class Postfix:
         """
         (self.directory / "etc/main.cf").write_text("\n".join(line.strip() for line in main.splitlines()) + "\n")
 
-    def use_tls(self, chain):
-        """Offer STARTTLS with this key and certificate."""
+    def use_tls(self, chain, protocols=">=TLSv1"):
+        """Offer STARTTLS with this key and certificate, and these protocols."""
         path = self.directory / "etc/chain.pem"
         path.write_text(chain)
         with (self.directory / "etc/main.cf").open("a") as main:
-            main.write(f"smtpd_tls_security_level = may\nsmtpd_tls_chain_files = {path}\nsmtpd_tls_received_header = yes\n")
+            main.write(
+                f"smtpd_tls_security_level = may\nsmtpd_tls_chain_files = {path}\nsmtpd_tls_received_header = yes\n"
+                f"smtpd_tls_protocols = {protocols}\n"
+            )
 
     def start(self):
         command = [*self._network.command(self._index), "postfix", "-c", self.directory / "etc", "start-fg"]

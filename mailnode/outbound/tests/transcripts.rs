@@ -77,7 +77,8 @@ fn unescape(text: &str) -> String {
 
 fn play(path: &Path, chunk: usize) {
     let text = std::fs::read_to_string(path).unwrap();
-    let mut config = Config { host_name: "mx.example.org".into(), tls: Tls::IfOffered, login: None };
+    let mut config =
+        Config { host_name: "mx.example.org".into(), not_ourselves: true, tls: Tls::IfOffered, login: None };
     let mut played: Option<Played> = None;
     let mut next = Transaction {
         sender: Some("a@example.org".into()),

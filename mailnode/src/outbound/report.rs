@@ -7,6 +7,7 @@ use crate::delivery::{self, Recipient};
 use crate::node::Node;
 use crate::retrieval;
 use crate::wire::{Failure, RecipientState};
+use bytes::Bytes;
 use cluster::{FolderId, MailMap};
 use outbound::report::{self, Report};
 use outbound::{Envelope, Problem};
@@ -44,8 +45,15 @@ async fn deliver(
     failed: &[(usize, Problem, bool)],
 ) -> Result<(), Failure> {
     let recipients = recipients(node, sender).await?;
-    let body = retrieval::body(node, &held.entry.blob, &held.entry.replicas.value).await?;
-    let (envelope, message) = Envelope::open(body).map_err(|error| Failure::Invalid(error.to_string()))?;
+    let envelope = &held.envelope;
+    let body = retrieval::body(node, &held.entry.blob, &held.entry.replicas.value).await;
+    let message = match body.map(Envelope::open) {
+        Ok(Ok((_, message))) => message,
+        // What cannot be read until it is too old is reported without its header.
+        _ if failed.iter().all(|(_, _, expired)| *expired) => Bytes::new(),
+        Ok(Err(error)) => return Err(Failure::Temporary(error.to_string())),
+        Err(failure) => return Err(failure),
+    };
     let failures = failed.iter().filter_map(|(index, problem, expired)| {
         let recipient = envelope.recipients.get(*index)?;
         Some(report::Failure { recipient, problem, expired: *expired })

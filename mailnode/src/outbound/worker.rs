@@ -138,8 +138,12 @@ impl Worker {
 
     async fn open(&self, name: &str, address: SocketAddr) -> Result<Connection, Problem> {
         let settings = &self.node.outbound.settings;
-        let mut config =
-            Config { host_name: self.node.settings.host_name.clone(), tls: Tls::IfOffered, login: None };
+        let mut config = Config {
+            host_name: self.node.settings.host_name.clone(),
+            not_ourselves: settings.relay.is_none(),
+            tls: Tls::IfOffered,
+            login: None,
+        };
         let mut connector: &TlsConnector = &settings.opportunistic;
         if let Some(relay) = &settings.relay {
             config.tls = relay.tls;

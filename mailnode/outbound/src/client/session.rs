@@ -46,6 +46,9 @@ impl fmt::Debug for Login {
 pub struct Config {
     /// What we call ourselves.
     pub host_name: String,
+    /// A host that calls itself the same is us: mail that goes there would come back. Not asked of a relay, which was
+    /// chosen by somebody who knows.
+    pub not_ourselves: bool,
     pub tls: Tls,
     /// Sent only under TLS.
     pub login: Option<Login>,
@@ -292,7 +295,7 @@ impl Session {
         }
         // RFC 5321 6.3: it is us.
         let name = reply.lines.first().and_then(|line| line.split(' ').next()).unwrap_or_default();
-        if name.eq_ignore_ascii_case(&self.config.host_name) {
+        if self.config.not_ourselves && name.eq_ignore_ascii_case(&self.config.host_name) {
             let text = format!(
                 "mail loops back to {name}: its MX records lead here, and the domain is none of ours"
             );
