@@ -50,7 +50,7 @@ pub async fn conclude(
         write(node, &entry).await;
         let mut state = outbound.lock();
         if finished {
-            state.forget(work.id);
+            state.is_over(work.id);
         } else if let Some(held) = state.held.get_mut(&work.id) {
             held.entry.merge(&entry);
         }
@@ -85,7 +85,7 @@ pub async fn finish(node: &Arc<Node>) {
     let finished = std::mem::take(&mut node.outbound.lock().finished);
     for (id, entry) in finished.into_iter().filter(|(_, entry)| is_ours(node, entry)) {
         write(node, &changed(node, &entry, &[], true)).await;
-        node.outbound.lock().forget(id);
+        node.outbound.lock().is_over(id);
     }
 }
 

@@ -188,6 +188,6 @@ async fn drop_message(node: &Arc<Node>, id: EntryId) -> Result<(), Failure> {
         return Err(Failure::Temporary("the message could not be dropped on enough nodes; try again".into()));
     }
     tracing::warn!(entry = %id, "dropped from the queue by an administrator");
-    node.outbound.lock().forget(id);
+    node.outbound.lock().is_over(id);
     Ok(())
 }

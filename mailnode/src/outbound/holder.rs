@@ -5,12 +5,14 @@
 //! What was learnt from fragments waits for a moment ([`TAKE_OVER`]) before it is sent: its last holder may be alive,
 //! with a message under way, and not know the view yet.
 
-use super::{Held, Outbound, age, is_ours};
+use super::{GONE, Held, Outbound, age, is_ours};
+use crate::clock::wall_millis;
 use crate::node::Node;
 use crate::retrieval;
 use crate::wire::{Failure, Request, Response};
 use cluster::{Bucket, Entry, EntryId, Flag, Fragment, MailMap, NodeId, UserId, queue_user};
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use futures_util::stream;
 use outbound::{Destination, Envelope, Facts};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const TAKE_OVER: Duration = Duration::from_secs(3);
+/// An entry that is no older is new: nobody can have sent it yet and be gone.
+const FRESH: Duration = Duration::from_millis(500);
 /// An envelope that cannot be read now is tried again so much later.
 const READ_AGAIN: Duration = Duration::from_secs(5);
 /// Fragments and envelopes read at one time.
@@ -57,7 +61,10 @@ impl Outbound {
         let state = &mut *state;
         let id = entry.id;
         if !entry.is_live() {
-            state.forget(id);
+            state.is_over(id);
+        } else if state.gone.contains(&id) {
+            // A replica was slower than the delivery, or has missed its end: it is told again.
+            state.finished.insert(id, entry.clone());
         } else if let Some(held) = state.held.get_mut(&id) {
             held.entry.merge(entry);
             let done: Vec<usize> = done(&held.entry).into_iter().collect();
@@ -78,6 +85,15 @@ impl Outbound {
 }
 
 impl super::State {
+    /// The message is dealt with.
+    pub(super) fn is_over(&mut self, id: EntryId) {
+        self.forget(id);
+        self.gone.insert(id);
+        if self.gone.len() > GONE {
+            self.gone.pop_first();
+        }
+    }
+
     pub(super) fn forget(&mut self, id: EntryId) {
         self.held.remove(&id);
         self.unread.forget(id);
@@ -114,10 +130,21 @@ pub(super) async fn read_loop(node: Arc<Node>) {
 
 async fn read(node: &Arc<Node>, entry: Entry) {
     let outbound = &node.outbound;
+    let id = entry.id;
+    // What comes late may be of the past: notices for a manager that died are told to the next.
+    if Duration::from_millis(wall_millis().abs_diff(id.unix_millis())) > FRESH {
+        let known = newest(node, &entry).await;
+        let mut state = outbound.lock();
+        match state.unread.entry_mut(id) {
+            Some(entry) if known.is_live() => _ = entry.merge(&known),
+            Some(_) => return state.is_over(id),
+            None => return,
+        }
+    }
     let body = retrieval::body(node, &entry.blob, &entry.replicas.value).await;
     let opened = body.map(Envelope::open);
     let mut state = outbound.lock();
-    let Some(entry) = state.unread.was_read(entry.id).filter(|entry| is_ours(node, entry)) else { return };
+    let Some(entry) = state.unread.was_read(id).filter(|entry| is_ours(node, entry)) else { return };
     match opened {
         Ok(Ok((envelope, _))) => outbound.hold(&mut state, entry, envelope),
         Ok(Err(error)) => {
@@ -134,6 +161,22 @@ async fn read(node: &Arc<Node>, entry: Entry) {
     }
     drop(state);
     outbound.news.notify_one();
+}
+
+/// The entry as its replicas know it, as far as they answer.
+async fn newest(node: &Arc<Node>, entry: &Entry) -> Entry {
+    let ids = vec![(entry.user, entry.id)];
+    let asked = entry.replicas.value.iter().map(|&replica| {
+        let request = Request::Entries { ids: ids.clone() };
+        node.call(replica, request, DEADLINE)
+    });
+    let mut newest = entry.clone();
+    for answer in join_all(asked).await {
+        if let Ok(Response::Fragment { entries, .. }) = answer {
+            entries.iter().filter(|known| known.id == entry.id).for_each(|known| _ = newest.merge(known));
+        }
+    }
+    newest
 }
 
 impl Outbound {

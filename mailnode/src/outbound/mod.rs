@@ -38,12 +38,15 @@ use crate::metrics::QueueMetrics;
 use crate::node::Node;
 use cluster::{Entry, EntryId};
 use outbound::{Envelope, Queue};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use unread::Unread;
+
+/// Ids of messages that were dealt with, in memory.
+const GONE: usize = 100_000;
 
 /// What a node knows of the messages that it holds.
 pub struct Outbound {
@@ -66,6 +69,8 @@ struct State {
     damaged: BTreeMap<EntryId, Entry>,
     /// Messages that nobody is left to be sent.
     finished: BTreeMap<EntryId, Entry>,
+    /// Messages that were dealt with: of those, older versions may yet be heard of. The latest [`GONE`].
+    gone: BTreeSet<EntryId>,
     /// There are more on disk.
     overflowed: bool,
 }
@@ -89,6 +94,7 @@ impl Outbound {
                 unread: Unread::default(),
                 damaged: BTreeMap::new(),
                 finished: BTreeMap::new(),
+                gone: BTreeSet::new(),
                 overflowed: false,
             }),
             news: Notify::new(),
