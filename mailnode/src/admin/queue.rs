@@ -61,7 +61,7 @@ pub async fn show(
 ) -> Result<Json<QueuedMessage>, ApiError> {
     match one(&state.node, QueueRequest::Show { id: parse(&id)? }).await? {
         QueueAnswer::Messages(messages) => Ok(Json(messages.into_iter().next().ok_or(Failure::NotFound)?)),
-        QueueAnswer::Done(_) => Err(Failure::Temporary("unexpected answer".into()).into()),
+        _ => Err(Failure::Temporary("unexpected answer".into()).into()),
     }
 }
 
@@ -71,7 +71,7 @@ pub async fn retry(
 ) -> Result<Json<Retried>, ApiError> {
     match one(&state.node, QueueRequest::Retry { id: Some(parse(&id)?) }).await? {
         QueueAnswer::Done(messages) => Ok(Json(Retried { messages })),
-        QueueAnswer::Messages(_) => Err(Failure::Temporary("unexpected answer".into()).into()),
+        _ => Err(Failure::Temporary("unexpected answer".into()).into()),
     }
 }
 

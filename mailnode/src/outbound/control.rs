@@ -5,7 +5,7 @@ use super::conclude::changed;
 use super::holder::{FAILED, SENT};
 use crate::node::Node;
 use crate::wire::Failure;
-use cluster::{Entry, EntryId, Flag};
+use cluster::{Bucket, Entry, EntryId, Flag, UserId};
 use outbound::queue::{JobView, MessageView};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -33,6 +33,11 @@ pub enum QueueRequest {
     Drop {
         id: EntryId,
     },
+    /// From one node to another: queued messages of these buckets that live on your disk.
+    Live {
+        buckets: Vec<Bucket>,
+        after: Option<(UserId, EntryId)>,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -40,6 +45,11 @@ pub enum QueueAnswer {
     Messages(Vec<QueuedMessage>),
     /// So many messages were concerned.
     Done(u64),
+    /// A page, and where it goes on; buckets before that of the user are done.
+    Live {
+        entries: Vec<Entry>,
+        next: Option<(UserId, EntryId)>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +102,9 @@ pub async fn serve(node: &Arc<Node>, request: QueueRequest) -> Result<QueueAnswe
             Ok(QueueAnswer::Messages(vec![shown]))
         }
         QueueRequest::Retry { id } => retry(node, id).map(QueueAnswer::Done),
+        QueueRequest::Live { buckets, after } => super::scan::live(node, buckets, after)
+            .await
+            .map(|(entries, next)| QueueAnswer::Live { entries, next }),
         QueueRequest::Drop { id } => drop_message(node, id).await.map(|()| QueueAnswer::Done(1)),
     }
 }

@@ -1,19 +1,15 @@
 //! What this node has to send. Replicas tell the manager of a queue user of its entries, as they do for any user
-//! (`notices`); after a change of view, and whenever notices may have been lost, the fragments are read. Then each new
-//! entry's envelope is read from its blob.
+//! (`notices`); after a change of view, and whenever notices may have been lost, the members are asked (`scan.rs`). Then each
+//! new entry's envelope is read from its blob.
 //!
-//! What was learnt from fragments waits for a moment ([`TAKE_OVER`]) before it is sent: its last holder may be alive,
+//! What was learnt by asking waits for a moment ([`TAKE_OVER`]) before it is sent: its last holder may be alive,
 //! with a message under way, and not know the view yet.
 
-use super::{GONE, Held, Outbound, age, is_ours};
+use super::{GONE, Held, Outbound, age, is_ours, scan};
 use crate::clock::wall_millis;
 use crate::node::Node;
 use crate::retrieval;
-use crate::wire::{Failure, Request, Response};
-use cluster::{Bucket, Entry, EntryId, Flag, Fragment, MailMap, NodeId, UserId, queue_user};
-use futures_util::StreamExt;
-use futures_util::future::join_all;
-use futures_util::stream;
+use cluster::{Entry, EntryId, Flag};
 use outbound::{Destination, Envelope, Facts};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,13 +20,12 @@ const TAKE_OVER: Duration = Duration::from_secs(3);
 const FRESH: Duration = Duration::from_millis(500);
 /// An envelope that cannot be read now is tried again so much later.
 const READ_AGAIN: Duration = Duration::from_secs(5);
-/// Fragments and envelopes read at one time.
+/// Envelopes read at one time.
 const AT_ONCE: usize = 16;
-/// The fragments are read again so often, whatever is known.
-const LOOK_AGAIN: Duration = Duration::from_secs(300);
+/// The disks are asked again so often, whatever is known.
+const LOOK_AGAIN: Duration = Duration::from_secs(3_600);
 /// Entries that cannot be read and are shown to administrators.
 const DAMAGED: usize = 1_000;
-const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The registers of an entry that say who is done.
 pub const SENT: &str = "sent-";
@@ -133,7 +128,7 @@ async fn read(node: &Arc<Node>, entry: Entry) {
     let id = entry.id;
     // What comes late may be of the past: notices for a manager that died are told to the next.
     if Duration::from_millis(wall_millis().abs_diff(id.unix_millis())) > FRESH {
-        let known = newest(node, &entry).await;
+        let known = scan::newest(node, &entry).await;
         let mut state = outbound.lock();
         match state.unread.entry_mut(id) {
             Some(entry) if known.is_live() => _ = entry.merge(&known),
@@ -161,22 +156,6 @@ async fn read(node: &Arc<Node>, entry: Entry) {
     }
     drop(state);
     outbound.news.notify_one();
-}
-
-/// The entry as its replicas know it, as far as they answer.
-async fn newest(node: &Arc<Node>, entry: &Entry) -> Entry {
-    let ids = vec![(entry.user, entry.id)];
-    let asked = entry.replicas.value.iter().map(|&replica| {
-        let request = Request::Entries { ids: ids.clone() };
-        node.call(replica, request, DEADLINE)
-    });
-    let mut newest = entry.clone();
-    for answer in join_all(asked).await {
-        if let Ok(Response::Fragment { entries, .. }) = answer {
-            entries.iter().filter(|known| known.id == entry.id).for_each(|known| _ = newest.merge(known));
-        }
-    }
-    newest
 }
 
 impl Outbound {
@@ -217,7 +196,11 @@ pub(super) async fn look_loop(node: Arc<Node>) {
             () = node.outbound.room() => {}
         }
         let_go(&node);
-        look(&node).await;
+        let entries = scan::all(&node).await;
+        tracing::debug!(messages = entries.len(), "looked for queued messages");
+        for entry in entries.values().filter(|entry| is_ours(&node, entry)) {
+            node.outbound.learn(entry, TAKE_OVER);
+        }
     }
 }
 
@@ -252,61 +235,5 @@ fn let_go(node: &Node) {
         .collect();
     for id in gone {
         state.forget(id);
-    }
-}
-
-async fn look(node: &Arc<Node>) {
-    let user_map_of_now = node.topology.now();
-    let ours: Vec<Bucket> = user_map_of_now.user_map.buckets_of(node.id).collect();
-    drop(user_map_of_now);
-    let mut found = stream::iter(ours)
-        .map(|bucket| async move {
-            let user = queue_user(bucket);
-            let map = node.manager.knowledge.mail_map(node, user).await;
-            fragments(node, user, &map).await
-        })
-        .buffer_unordered(AT_ONCE);
-    let mut count = 0;
-    while let Some(fragment) = found.next().await {
-        for entry in fragment.entries().filter(|entry| is_ours(node, entry)) {
-            count += usize::from(entry.is_live());
-            node.outbound.learn(entry, TAKE_OVER);
-        }
-    }
-    tracing::debug!(messages = count, "looked for queued messages");
-}
-
-/// A queue user's entries, of all nodes that have some and answer.
-async fn fragments(node: &Arc<Node>, user: UserId, map: &MailMap) -> Fragment {
-    let mut union = Fragment::new(user);
-    let readable = node.topology.readable();
-    for (member, _) in readable.into_iter().filter(|(member, _)| map.contains(*member)) {
-        if let Err(failure) = fragment(node, user, member, &mut union).await {
-            // Its other replicas are asked, too; when it is back there is a new view.
-            tracing::debug!(%member, %failure, "a fragment of the queue cannot be read");
-        }
-    }
-    union
-}
-
-async fn fragment(
-    node: &Arc<Node>,
-    user: UserId,
-    member: NodeId,
-    union: &mut Fragment,
-) -> Result<(), Failure> {
-    let mut after = None;
-    loop {
-        let answer = node.call(member, Request::Fragment { user, after }, DEADLINE).await?;
-        let Response::Fragment { entries, more } = answer else {
-            return Err(Failure::Temporary("unexpected answer".into()));
-        };
-        after = entries.last().map(|entry| entry.id);
-        for entry in entries {
-            union.absorb(entry);
-        }
-        if !more || after.is_none() {
-            return Ok(());
-        }
     }
 }

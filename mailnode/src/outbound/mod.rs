@@ -5,7 +5,8 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | [`accept`] | puts a message into the queue: durable on `minCopies` disks, like any mail |
-//! | [`holder`] | learns what this node has to send: from notices, and from fragments after a change of view |
+//! | [`holder`] | learns what this node has to send: from notices, and by asking after a change of view |
+//! | [`scan`] | asks the members what is on their disks |
 //! | [`dispatch`] | opens connections when something is due; gives up what is too old |
 //! | [`worker`] | one connection's work: hosts in order, then message after message |
 //! | [`conclude`] | makes outcomes durable |
@@ -26,6 +27,7 @@ mod dispatch;
 mod holder;
 mod report;
 mod resolver;
+mod scan;
 mod settings;
 mod tls;
 mod unread;
@@ -57,7 +59,7 @@ pub struct Outbound {
     news: Notify,
     /// An envelope waits to be read.
     unread_news: Notify,
-    /// The fragments are to be read again.
+    /// The members are to be asked again.
     doubt: Notify,
 }
 

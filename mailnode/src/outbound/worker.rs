@@ -43,7 +43,10 @@ enum Ended {
 impl Worker {
     /// Works until nothing is due, the hosts are tried, or the node stops.
     pub async fn run(mut self) {
+        // A relay that cannot be found is a mistake of ours, and no word about anybody's mail.
+        let has_relay = self.node.outbound.settings.relay.is_some();
         let outcome = self.work().await;
+        let outcome = outcome.map_err(|problem| if has_relay { problem.for_now() } else { problem });
         let node = self.node.clone();
         let outbound = &node.outbound;
         if let Err(problem) = outcome {
