@@ -29,7 +29,7 @@ impl Destination {
         }
         // RFC 6531 3.2: looked up as A-labels (RFC 5890).
         match idna::domain_to_ascii(domain.trim_end_matches('.')) {
-            Ok(ascii) if !ascii.is_empty() && ascii.len() <= 253 => Ok(Self(ascii)),
+            Ok(ascii) if ascii.len() <= 253 && !ascii.split('.').any(str::is_empty) => Ok(Self(ascii)),
             _ => Err(Problem::permanent(1, 2, format!("{domain} is no domain name"))),
         }
     }
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_destination_is_the_domain_as_the_dns_knows_it() {
         assert_eq!(Destination::of("\"a@b\"@BÜCHER.example").unwrap().as_str(), "xn--bcher-kva.example");
-        for bad in ["postmaster", "a@[192.0.2.1]", "a@", "a@..", "a@xn--\u{0}"] {
+        for bad in ["postmaster", "a@[192.0.2.1]", "a@", "a@..", "a@b..c", "a@.b", "a@xn--\u{0}"] {
             assert!(Destination::of(bad).is_err(), "{bad}");
         }
     }

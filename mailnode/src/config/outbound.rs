@@ -152,3 +152,44 @@ fn check_relay(relay: &RelayConfig) -> Result<(), ConfigError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error_of(text: &str) -> String {
+        let config: OutboundConfig = serde_yaml::from_str(text).unwrap();
+        check(&config).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        for (text, field) in [
+            ("retrySeconds: []", "outbound.retrySeconds"),
+            ("retrySeconds: [60, 0]", "outbound.retrySeconds"),
+            ("expireSeconds: 0", "outbound.expireSeconds"),
+            ("connections: 0", "outbound.connections"),
+            ("{ connections: 5, connectionsPerDestination: 6 }", "outbound.connectionsPerDestination"),
+            ("messages: 1", "outbound.messages"),
+            ("relay: { host: 'a b', port: 25 }", "outbound.relay"),
+            ("relay: { host: a, port: 0 }", "outbound.relay"),
+            ("dkim: [{ domain: 'a..b', selector: s, keyFile: k }]", "outbound.dkim"),
+            ("dkim: [{ domain: a.example, selector: 's s', keyFile: k }]", "outbound.dkim"),
+        ] {
+            assert!(error_of(text).starts_with(field), "{text}: {}", error_of(text));
+        }
+        let twice = "{ domain: a.example, selector: s, keyFile: k }";
+        assert!(error_of(&format!("dkim: [{twice}, {twice}]")).contains("two keys"));
+        assert!(serde_yaml::from_str::<OutboundConfig>("retries: 3").is_err());
+    }
+
+    #[test]
+    fn a_password_goes_to_a_relay_that_is_known_only() {
+        let login = "login: { name: me, passwordFile: p }";
+        let refused = error_of(&format!("relay: {{ host: a, port: 587, {login} }}"));
+        assert!(refused.contains("outbound.relay.login"), "{refused}");
+        assert!(error_of("relay: { host: a, port: 587, tls: required }").contains("outbound.relay.ca"));
+        let good = format!("relay: {{ host: a, port: 587, tls: required, ca: c, {login} }}");
+        check(&serde_yaml::from_str(&good).unwrap()).unwrap();
+    }
+}
