@@ -27,6 +27,7 @@ pub struct Metrics {
     pub pending_updates: IntGauge,
     pub log: LogMetrics,
     pub healing: HealingMetrics,
+    pub queue: QueueMetrics,
     pub rpc: RpcMetrics,
     pub user_database: UserDatabaseMetrics,
 }
@@ -53,6 +54,16 @@ pub struct HealingMetrics {
     pub copied_bytes: IntCounter,
     pub entries_left: IntGauge,
     pub bytes_left: IntGauge,
+}
+
+/// Mail to other servers.
+pub struct QueueMetrics {
+    pub accepted: IntCounter,
+    pub attempts: IntCounterVec,
+    pub reports: IntCounter,
+    pub messages: IntGauge,
+    pub connections: IntGauge,
+    pub oldest_seconds: IntGauge,
 }
 
 pub struct RpcMetrics {
@@ -200,6 +211,25 @@ impl Metrics {
                     "Entries that want another replica set.",
                 )?,
                 bytes_left: gauge("prickle_healing_bytes_left", "Bytes of their bodies.")?,
+            },
+            queue: QueueMetrics {
+                accepted: counter(
+                    "prickle_queue_accepted_total",
+                    "Messages for other servers that were queued.",
+                )?,
+                attempts: counters(
+                    "prickle_queue_attempts_total",
+                    "Attempts to deliver to a recipient at another server, by what came of them; unreachable: to a \
+                     destination none of whose hosts could be used.",
+                    &["outcome"],
+                )?,
+                reports: counter("prickle_queue_reports_total", "Reports of failures delivered to senders.")?,
+                messages: gauge("prickle_queue_messages", "Queued messages that this node holds.")?,
+                connections: gauge("prickle_queue_connections", "Connections to other servers now.")?,
+                oldest_seconds: gauge(
+                    "prickle_queue_oldest_seconds",
+                    "Age of the oldest message that this node holds.",
+                )?,
             },
             rpc: RpcMetrics {
                 calls: counter("prickle_rpc_calls_total", "Calls to other nodes.")?,

@@ -5,10 +5,12 @@ mod cluster;
 mod directory;
 mod drain;
 mod health;
+mod queue;
 pub mod transfer;
 
 pub use self::cluster::ClusterStatus;
 pub use self::directory::{Alias, NewDomain, NewPassword, NewUser, User};
+pub use self::queue::{QueuePage, Retried};
 use crate::node::Node;
 use crate::wire::Failure;
 use axum::Json;
@@ -81,6 +83,10 @@ pub fn router(node: Arc<Node>, token: &str) -> Router {
             "/v1/cluster/members/{name}/drain",
             get(drain::progress).put(drain::begin).delete(drain::cancel),
         )
+        .route("/v1/queue", get(queue::list))
+        .route("/v1/queue/retry", post(queue::retry_all))
+        .route("/v1/queue/{id}", get(queue::show).delete(queue::remove))
+        .route("/v1/queue/{id}/retry", post(queue::retry))
         .layer(middleware::from_fn_with_state(state.clone(), authenticate));
     Router::new()
         .route("/healthz", get(health::healthz))
