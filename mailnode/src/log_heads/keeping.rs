@@ -49,7 +49,7 @@ impl Kept {
     }
 
     /// What to write down; None if nothing changed.
-    fn to_write(&mut self) -> Option<Write> {
+    fn take_unwritten(&mut self) -> Option<Write> {
         if !std::mem::take(&mut self.unwritten) {
             return None;
         }
@@ -90,7 +90,7 @@ pub async fn announce(node: Arc<Node>) {
         }
         if written.elapsed() > WRITE_DOWN {
             written = Instant::now();
-            let write = lock(&node.log_heads.kept).to_write();
+            let write = lock(&node.log_heads.kept).take_unwritten();
             if let Some(write) = write
                 && let Err(error) = node.store.commit(vec![write], Durability::Lazy).await
             {
@@ -141,8 +141,8 @@ mod tests {
             kept.keep(NodeId(1), head(life, sequence));
         }
         assert_eq!(kept.of(NodeId(1)), Some(head(2, 3)));
-        assert!(kept.to_write().is_some());
-        assert!(kept.to_write().is_none(), "nothing new");
+        assert!(kept.take_unwritten().is_some());
+        assert!(kept.take_unwritten().is_none(), "nothing new");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a file of accounts is made of: one JSON object a line.
 //!
 //! ```text
-//! {"header":{"format":1}}
+//! {"header":{"format":2}}
 //! {"domain":{"name":"example.org","postmaster":null}}
 //! {"alias":{"address":"all@example.org","targets":["alice@example.org"]}}
 //! {"user":{"id":"0123...","addresses":["alice@example.org"],"credentials":...,"folders":...}}
