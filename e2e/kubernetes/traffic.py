@@ -40,6 +40,8 @@ class Traffic:
 
     def __init__(self, mail, count=4):
         self.mail = mail
+        #: Seconds that a client waits between two commands: how much load there is.
+        self.pause = PAUSE
         self.recorder = Recorder()
         self.users = [mail.add_user() for _ in range(count)]
         #: When something was acknowledged, by the client's name.
@@ -92,7 +94,7 @@ class Traffic:
                 self.failures.append(f"{time.monotonic() - self.recorder.begun:.2f} {name}: {error!r:.200}")
                 connection = self._hang_up(connection)
                 time.sleep(PAUSE)
-            time.sleep(PAUSE)
+            self._stop.wait(self.pause)
         self._hang_up(connection)
 
     @staticmethod
