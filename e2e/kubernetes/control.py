@@ -128,6 +128,8 @@ class ControlPlane:
             f"--service-account-key-file={self.path('accounts.pub')}",
             f"--service-account-signing-key-file={self.path('accounts.key')}",
             f"--service-cluster-ip-range={SERVICES}", "--kubelet-preferred-address-types=InternalIP",
+            # Zones of machines become labels of their pods: off before Kubernetes 1.35, where it is the default.
+            "--feature-gates=PodTopologyLabelsAdmission=true",
             # Metrics of others, for the HorizontalPodAutoscaler.
             "--enable-aggregator-routing", f"--requestheader-client-ca-file={self.path('front-ca.crt')}",
             "--requestheader-allowed-names=front-proxy-client", "--requestheader-username-headers=X-Remote-User",

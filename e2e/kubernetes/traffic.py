@@ -138,10 +138,13 @@ class Traffic:
 
     def check(self):
         """Everything acknowledged is there exactly once, everywhere; a line for the figures."""
-        eventually("all updates have reached all replicas", self._quiet, 120, every=0.5)
+        self.wait_quiet()
         count = self.recorder.check_everywhere(self.mail, self.users)
         promised = len(self.recorder.acknowledged)
         return f"{promised} acknowledged, {count} there, 0 lost, 0 duplicated, {len(self.failures)} commands failed and tried again"
+
+    def wait_quiet(self):
+        eventually("all updates have reached all replicas", self._quiet, 120, every=0.5)
 
     def _quiet(self):
         status = self.mail.status()

@@ -150,7 +150,10 @@ async fn start(
         tokio::time::sleep(Duration::from_millis(100)).await;
         let answer = ureq::get(format!("http://{http}/metrics")).call();
         answer.is_ok_and(|answer| {
-            answer.into_body().read_to_string().is_ok_and(|text| text.contains("prickle_operator_leading 1"))
+            answer
+                .into_body()
+                .read_to_string()
+                .is_ok_and(|text| text.contains("\nprickle_operator_leading 1\n"))
         })
     })
     .await;
