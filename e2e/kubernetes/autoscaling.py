@@ -1,5 +1,5 @@
 """What scales by load in a real cluster: KEDA as its own manifests install it, metrics-server, and a Prometheus that finds
-and scrapes the pods as the Prometheus operator would make it do."""
+and scrapes the pods."""
 
 import json
 import os
@@ -92,43 +92,49 @@ def start_metrics_server(kubernetes, programs):
 
 
 class Prometheus:
-    """Beside the control plane; it may see what a Prometheus in the cluster may see."""
+    """Beside the control plane. Debian's cannot ask the API server for targets, so it asks Kubernetes' DNS: the SRV records of
+    the nodes' headless Service are their pods."""
 
     def __init__(self, kubernetes, programs):
         control = self._control = kubernetes.control
         self._programs = programs
-        kubernetes.apply([
-            {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "prometheus"}, "rules": [
-                {"apiGroups": [""], "resources": ["endpoints", "services", "pods"], "verbs": ["get", "list", "watch"]},
-                {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]}]},
-            {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "prometheus"},
-             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "prometheus"},
-             "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "system:prometheus"}]},
-        ])
         self._rules = control.path("rules.yaml")
         self._rules.write_text(json.dumps({"groups": []}))
-        relabel = lambda source, target, **more: {"source_labels": [source], "target_label": target, **more}  # noqa: E731
-        meta = "__meta_kubernetes_"
-        control.path("prometheus.yaml").write_text(json.dumps({
-            "global": {"scrape_interval": "2s", "evaluation_interval": "2s"},
-            "rule_files": [str(self._rules)],
-            "scrape_configs": [{
-                "job_name": "mail", "metrics_path": "/metrics",
-                "kubernetes_sd_configs": [{"role": "endpointslice", "kubeconfig_file": str(control.kubeconfig("prometheus"))}],
-                # As a ServiceMonitor: the port named http of the nodes' headless Service, under the labels that people know.
-                "relabel_configs": [
-                    {"source_labels": [f"{meta}service_label_app_kubernetes_io_name"], "regex": "prickle-mailnode", "action": "keep"},
-                    {"source_labels": [f"{meta}endpointslice_port_name"], "regex": "http", "action": "keep"},
-                    relabel(f"{meta}namespace", "namespace"), relabel(f"{meta}service_name", "service"),
-                    relabel(f"{meta}pod_name", "pod"),
-                ],
-            }],
-        }))
+        self._jobs = []
+        self._write()
+        control.path("resolv.conf").write_text(f"nameserver {CONTROL}\n")
+        # Only it sees that name server.
+        script = 'mount --bind "$1" /etc/resolv.conf && shift && exec "$@"'
         self.process = control.spawn(
-            "prometheus", f"--config.file={control.path('prometheus.yaml')}", f"--storage.tsdb.path={control.path('prometheus')}",
-            f"--web.listen-address={CONTROL}:9090", "--web.enable-lifecycle", program=programs / "prometheus",
+            "prometheus", "-m", "sh", "-c", script, "sh", control.path("resolv.conf"), programs / "prometheus",
+            f"--config.file={control.path('prometheus.yaml')}", f"--storage.tsdb.path={control.path('prometheus')}",
+            f"--web.listen-address={CONTROL}:9090", "--web.enable-lifecycle", program="unshare",
         )
         eventually("Prometheus is ready", lambda: http_client.ask(f"{PROMETHEUS}/-/ready", "GET", None, None, timeout=5)[0] == 200, 60, every=0.5)
+
+    def _write(self):
+        self._control.path("prometheus.yaml").write_text(json.dumps({
+            "global": {"scrape_interval": "2s", "evaluation_interval": "2s"}, "rule_files": [str(self._rules)], "scrape_configs": self._jobs,
+        }))
+
+    def _reload(self):
+        code, text = http_client.ask(f"{PROMETHEUS}/-/reload", "POST", None, None, timeout=10)
+        assert code == 200, text
+
+    def scrape(self, mail):
+        """What a ServiceMonitor would make it do: all pods of a MailCluster, under the labels that people know."""
+        fixed = {"namespace": mail.namespace, "service": f"{mail.name}-nodes"}
+        name = f"_http._tcp.{fixed['service']}.{mail.namespace}.svc.cluster.local"
+        self._jobs.append({
+            "job_name": mail.namespace, "metrics_path": "/metrics",
+            "dns_sd_configs": [{"names": [name], "type": "SRV", "refresh_interval": "3s"}],
+            "relabel_configs": [
+                *({"target_label": label, "replacement": value} for label, value in fixed.items()),
+                {"source_labels": ["__address__"], "regex": "([^.]+)[.].*", "target_label": "pod"},
+            ],
+        })
+        self._write()
+        self._reload()
 
     def query(self, expression):
         """Label sets and values."""
@@ -146,8 +152,7 @@ class Prometheus:
         """Those of a PrometheusRule; Prometheus' own checker must accept them."""
         self._rules.write_text(json.dumps({"groups": groups}))
         namespaces.run(self._programs / "promtool", "check", "rules", self._rules)
-        code, text = http_client.ask(f"{PROMETHEUS}/-/reload", "POST", None, None, timeout=10)
-        assert code == 200, text
+        self._reload()
 
     def rules(self):
         """Alerts as Prometheus sees them: name -> (health, state)."""

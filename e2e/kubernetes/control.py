@@ -17,7 +17,6 @@ USERS = {
     "kube-scheduler": ("system:kube-scheduler", ""),
     "kube-proxy": ("system:kube-proxy", ""),
     "coredns": ("system:coredns", ""),
-    "prometheus": ("system:prometheus", ""),
 }
 #: kube-proxy's: what it would set is read-only in a namespace.
 CONNTRACK = [

@@ -75,6 +75,7 @@ def up_and_down(mail, traffic, report, begin_load):
 
 def test_keda_and_prometheus_scale_with_the_load(keda, prometheus, loaded, report):
     mail, traffic = loaded(nodes=LEAST)
+    prometheus.scrape(mail)
     rate = f'sum(rate(prickle_delivered_total{{namespace="{mail.namespace}",service="mail-nodes"}}[20s]))'
     traffic.pause = HEAVY_PAUSE
     with traffic.running():
@@ -128,6 +129,7 @@ def test_the_autoscaler_without_more_scales_with_cpu(metrics_server, loaded, rep
 def test_prometheus_accepts_our_alerts_and_none_fires(prometheus, operator, mail, report):
     operator.apply(_rule_kind())
     cluster = mail(nodes=3, monitoring={"prometheusRule": True})
+    prometheus.scrape(cluster)
     rule = eventually("the PrometheusRule is there", lambda: cluster.get("prometheusrules", "mail"), 120, every=1)
     prometheus.load_rules(rule["spec"]["groups"])
     expected = {alert["alert"] for group in rule["spec"]["groups"] for alert in group["rules"]}
@@ -135,13 +137,17 @@ def test_prometheus_accepts_our_alerts_and_none_fires(prometheus, operator, mail
     def evaluated():
         found = prometheus.rules()
         assert set(found) == expected and all(health == "ok" for health, _ in found.values()), found
-        return found
-    found = eventually("all are evaluated", evaluated, 60, every=1)
-    assert {state for _, state in found.values()} == {"inactive"}, found
-    # And one that must fire, or they could all be about something that is not there.
+        return True
+    eventually("all are evaluated", evaluated, 60, every=1)
+    # What they are about is there, or they could never fire.
     job = f'namespace="{cluster.namespace}",service="mail-nodes"'
-    for metric in ("up", "prickle_delivery_failures_total", "prickle_pending_updates", "prickle_log_corrupt_records_total", "prickle_view_epoch"):
-        assert len(prometheus.query(f"{metric}{{{job}}}")) == 3, metric
+
+    def scraped():
+        for metric in ("up", "prickle_delivery_failures_total", "prickle_pending_updates", "prickle_log_corrupt_records_total", "prickle_view_epoch"):
+            assert len(prometheus.query(f"{metric}{{{job}}}")) == 3, metric
+        return True
+    eventually("all metrics of all pods are there", scraped, 60, every=1)
+    assert {state for _, state in prometheus.rules().values()} == {"inactive"}, prometheus.rules()
     report(f"{len(expected)} alerts accepted and evaluated by Prometheus")
 
 

@@ -62,11 +62,14 @@ impl Context {
     async fn event(&self, cluster: &MailCluster, type_: EventType, reason: &str, note: String) {
         // Longer notes are refused (1 KiB).
         let note: String = note.chars().take(500).collect();
+        // The recorder takes events that differ in nothing but their note for one, and keeps the note of the first: the
+        // second of two drains would be told as the first again.
+        let told_by = fingerprint(&[&note]);
         let event = Event {
             type_,
             reason: reason.into(),
             note: Some(note),
-            action: "Reconcile".into(),
+            action: format!("Reconcile-{told_by}"),
             secondary: None,
         };
         if let Err(error) = self.recorder.publish(&event, &cluster.object_ref(&())).await {

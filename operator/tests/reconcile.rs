@@ -254,6 +254,28 @@ async fn a_node_goes_only_after_its_drain_and_not_while_copies_are_missing() {
 }
 
 #[tokio::test]
+async fn each_decision_is_an_event_with_its_own_words() {
+    let stage = Stage::settled(json!({ "nodes": 5 })).await;
+    stage.spec(json!({ "nodes": 3 }));
+    for node in ["mail-4", "mail-3"] {
+        stage.pass().await.unwrap();
+        stage.nodes.with(|inner| inner.members.insert(node.into(), Some(0)));
+        stage.pass().await.unwrap();
+        stage.api.run_pods("post", &stage.nodes).await;
+    }
+    assert_eq!(stage.replicas(), 3);
+    let notes: Vec<String> = stage
+        .api
+        .all("/namespaces/post/events/")
+        .iter()
+        .map(|(_, event)| event["note"].to_string())
+        .collect();
+    for note in ["mail-4 was asked", "mail-3 was asked", "from 5 to 4 nodes", "from 4 to 3 nodes"] {
+        assert!(notes.iter().any(|known| known.contains(note)), "{note}: {notes:#?}");
+    }
+}
+
+#[tokio::test]
 async fn a_disk_that_cannot_be_marked_keeps_its_node() {
     let stage = Stage::settled(json!({ "nodes": 4 })).await;
     stage.nodes.with(|inner| inner.members.insert("mail-3".into(), Some(0)));
