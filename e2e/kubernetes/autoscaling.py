@@ -75,7 +75,7 @@ def start_metrics_server(kubernetes, programs):
     control.spawn(
         "metrics-server", f"--kubeconfig={control.kubeconfig('admin')}", f"--authentication-kubeconfig={control.kubeconfig('admin')}",
         f"--authorization-kubeconfig={control.kubeconfig('admin')}", f"--secure-port={METRICS_SERVER_PORT}", "--kubelet-insecure-tls",
-        "--kubelet-preferred-address-types=InternalIP", "--metric-resolution=10s", f"--cert-dir={control.path('metrics-server')}",
+        "--kubelet-preferred-address-types=InternalIP", "--metric-resolution=10s", "--kubelet-request-timeout=5s", f"--cert-dir={control.path('metrics-server')}",
         program=programs / "metrics-server",
     )
     kubernetes.apply([
