@@ -72,10 +72,11 @@ def served(kubernetes, service):
 def start_metrics_server(kubernetes, programs):
     """CPU and memory of pods from the kubelets, for the HorizontalPodAutoscaler. It runs beside the control plane."""
     control = kubernetes.control
+    config = control.kubeconfig("admin")
     control.spawn(
-        "metrics-server", f"--kubeconfig={control.kubeconfig('admin')}", f"--authentication-kubeconfig={control.kubeconfig('admin')}",
-        f"--authorization-kubeconfig={control.kubeconfig('admin')}", f"--secure-port={METRICS_SERVER_PORT}", "--kubelet-insecure-tls",
-        "--kubelet-preferred-address-types=InternalIP", "--metric-resolution=10s", "--kubelet-request-timeout=5s", f"--cert-dir={control.path('metrics-server')}",
+        "metrics-server", f"--kubeconfig={config}", f"--authentication-kubeconfig={config}", f"--authorization-kubeconfig={config}",
+        f"--secure-port={METRICS_SERVER_PORT}", f"--cert-dir={control.path('metrics-server')}", "--kubelet-insecure-tls",
+        "--kubelet-preferred-address-types=InternalIP", "--metric-resolution=10s", "--kubelet-request-timeout=5s",
         program=programs / "metrics-server",
     )
     kubernetes.apply([
@@ -110,7 +111,8 @@ class Prometheus:
             f"--config.file={control.path('prometheus.yaml')}", f"--storage.tsdb.path={control.path('prometheus')}",
             f"--web.listen-address={CONTROL}:9090", "--web.enable-lifecycle", program="unshare",
         )
-        eventually("Prometheus is ready", lambda: http_client.ask(f"{PROMETHEUS}/-/ready", "GET", None, None, timeout=5)[0] == 200, 60, every=0.5)
+        ready = lambda: http_client.ask(f"{PROMETHEUS}/-/ready", "GET", None, None, timeout=5)[0] == 200  # noqa: E731
+        eventually("Prometheus is ready", ready, 60, every=0.5)
 
     def _write(self):
         self._control.path("prometheus.yaml").write_text(json.dumps({
