@@ -7,6 +7,7 @@ import time
 import pytest
 
 import autoscaling
+from test_scenarios import has_members
 from wait import eventually
 
 LEAST, MOST = 3, 5
@@ -70,7 +71,7 @@ def up_and_down(mail, traffic, report, begin_load):
            f"to {LEAST} nodes {time.monotonic() - up:.1f} s; longest pause of a client {traffic.longest_gap(begun):.1f} s")
     drained = events(mail, "Draining")
     assert {note.split()[0] for note in drained} >= {f"mail-{ordinal}" for ordinal in range(LEAST, MOST)}, drained
-    assert set(mail.members()) == {f"mail-{ordinal}" for ordinal in range(LEAST)}
+    has_members(mail, LEAST)
 
 
 def test_keda_and_prometheus_scale_with_the_load(keda, prometheus, loaded, report):

@@ -19,6 +19,8 @@ from wait import eventually
 PAUSE = 0.1
 TIMEOUT = 8
 FAILURES = (OSError, EOFError, smtplib.SMTPException, imaplib.IMAP4.error, clients.Refused, AssertionError)
+#: How long a node may ask for patience after a change of the membership.
+READ_SECONDS = 30
 #: Messages that one connection sends; the next goes to any node.
 PER_CONNECTION = 10
 
@@ -31,8 +33,21 @@ class Recorder(Ledger):
         places = {"the Service": None}
         places |= {name: pod["status"]["podIP"] for name, pod in mail.ready_pods().items()}
         for place, address in places.items():
-            count = self.compare(place, lambda user, address=address: mail.imap(user, address), users, ["INBOX"])
+            count = self.check_at(place, mail, address, users)
         return count
+
+    def check_at(self, place, mail, address, users):
+        """Reads everything at one place. What a node tells a client to try again later is tried again, within reason."""
+        def opened(user):
+            client = mail.imap(user, address)
+            try:
+                clients.ok(client.select("INBOX", readonly=True))
+            except BaseException:
+                client.shutdown()
+                raise
+            return client
+        connect = lambda user: eventually(f"{user.address} reads at {place}", lambda: opened(user), READ_SECONDS, every=0.5)  # noqa: E731
+        return self.compare(place, connect, users, ["INBOX"])
 
 
 class Traffic:

@@ -324,6 +324,8 @@ async fn kinds_that_do_not_exist_are_said_and_hold_up_nothing() {
     let stage = Stage::settled(json!({ "monitoring": { "serviceMonitor": true } })).await;
     assert!(stage.events().contains(&"KindMissing".to_owned()));
     assert!(stage.api.get(MONITOR).is_none());
+    // Nobody tells us when it is installed.
+    assert!(pause_of(&stage.pass().await.unwrap()).contains("60s"));
 
     let stage = Stage::with(json!({ "monitoring": { "serviceMonitor": true } }));
     stage.api.serve_kind("monitoring.coreos.com/v1", "servicemonitors");
