@@ -73,7 +73,7 @@ versions: install
 operator-e2e:
 	operator/tests/chart.sh
 	binaries=$$(operator/tests/apiserver/build.sh) && PRICKLE_APISERVER=$$binaries \
-	cargo test --locked -p operator -p lease-kubernetes --test api_server -- --include-ignored --nocapture
+	cargo test --locked -p operator -p lease-kubernetes --test api_server --test many -- --include-ignored --nocapture
 
 kubernetes-e2e: install
 	cd e2e/kubernetes && $(TOOLS)/bin/python -m pytest $(if $(TEST),-k '$(TEST)')

@@ -61,6 +61,11 @@ class ControlPlane:
         self.path("api.ext").write_text(f"subjectAltName={names}\n")
         openssl("x509", "-req", "-in", self.path("api.csr"), "-CA", self.path("ca.crt"), "-CAkey", self.path("ca.key"),
                 "-CAcreateserial", "-days", "30", "-extfile", self.path("api.ext"), "-out", self.path("api.crt"))
+        # By which extension servers (metrics) know that it is the API server who asks, and for whom.
+        openssl("req", "-x509", *key, "-keyout", self.path("front-ca.key"), "-out", self.path("front-ca.crt"), "-subj", "/CN=front")
+        openssl("req", *key[:-2], "-keyout", self.path("front.key"), "-out", self.path("front.csr"), "-subj", "/CN=front-proxy-client")
+        openssl("x509", "-req", "-in", self.path("front.csr"), "-CA", self.path("front-ca.crt"), "-CAkey", self.path("front-ca.key"),
+                "-CAcreateserial", "-days", "30", "-out", self.path("front.crt"))
         openssl("ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", self.path("accounts.key"))
         openssl("ec", "-in", self.path("accounts.key"), "-pubout", "-out", self.path("accounts.pub"))
 
@@ -75,8 +80,9 @@ class ControlPlane:
         }))
         return path
 
-    def spawn(self, name, *arguments):
-        command = [*in_group(NAME), *enter(NAME), self.binaries / name, *arguments]
+    def spawn(self, name, *arguments, program=None):
+        """A program of `build.sh`, or another one."""
+        command = [*in_group(NAME), *enter(NAME), program or self.binaries / name, *arguments]
         return Process(name, command, self.path(f"{name}.log"))
 
     def start(self):
@@ -121,6 +127,13 @@ class ControlPlane:
             f"--service-account-key-file={self.path('accounts.pub')}",
             f"--service-account-signing-key-file={self.path('accounts.key')}",
             f"--service-cluster-ip-range={SERVICES}", "--kubelet-preferred-address-types=InternalIP",
+            # Zones of machines become labels of their pods: off before Kubernetes 1.35, where it is the default.
+            "--feature-gates=PodTopologyLabelsAdmission=true",
+            # Metrics of others, for the HorizontalPodAutoscaler.
+            "--enable-aggregator-routing", f"--requestheader-client-ca-file={self.path('front-ca.crt')}",
+            "--requestheader-allowed-names=front-proxy-client", "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group", "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+            f"--proxy-client-cert-file={self.path('front.crt')}", f"--proxy-client-key-file={self.path('front.key')}",
         )
 
         def ready():

@@ -59,11 +59,13 @@ class Kubernetes:
         self.control.start_proxy()
         return self
 
-    def revive(self, machine):
-        """A machine that was killed starts again, with what is left of its disk."""
-        machine.boot(self.images)
-        eventually(f"{machine} is back", self.machines_ready, READY_SECONDS, every=1)
-        machine.start_proxy()
+    def revive(self, *machines):
+        """Machines that were killed start again, with what is left of their disks."""
+        for machine in machines:
+            machine.boot(self.images)
+        eventually(f"{machines} are back", self.machines_ready, READY_SECONDS, every=1)
+        for machine in machines:
+            machine.start_proxy()
 
     def machines_ready(self):
         nodes = self.get("nodes")

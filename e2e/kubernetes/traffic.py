@@ -19,6 +19,8 @@ from wait import eventually
 PAUSE = 0.1
 TIMEOUT = 8
 FAILURES = (OSError, EOFError, smtplib.SMTPException, imaplib.IMAP4.error, clients.Refused, AssertionError)
+#: How long a node may ask for patience after a change of the membership.
+READ_SECONDS = 30
 #: Messages that one connection sends; the next goes to any node.
 PER_CONNECTION = 10
 
@@ -31,8 +33,21 @@ class Recorder(Ledger):
         places = {"the Service": None}
         places |= {name: pod["status"]["podIP"] for name, pod in mail.ready_pods().items()}
         for place, address in places.items():
-            count = self.compare(place, lambda user, address=address: mail.imap(user, address), users, ["INBOX"])
+            count = self.check_at(place, mail, address, users)
         return count
+
+    def check_at(self, place, mail, address, users):
+        """Reads everything at one place. What a node tells a client to try again later is tried again, within reason."""
+        def opened(user):
+            client = mail.imap(user, address)
+            try:
+                clients.ok(client.select("INBOX", readonly=True))
+            except BaseException:
+                client.shutdown()
+                raise
+            return client
+        connect = lambda user: eventually(f"{user.address} reads at {place}", lambda: opened(user), READ_SECONDS, every=0.5)  # noqa: E731
+        return self.compare(place, connect, users, ["INBOX"])
 
 
 class Traffic:
@@ -40,6 +55,8 @@ class Traffic:
 
     def __init__(self, mail, count=4):
         self.mail = mail
+        #: Seconds that a client waits between two commands: how much load there is.
+        self.pause = PAUSE
         self.recorder = Recorder()
         self.users = [mail.add_user() for _ in range(count)]
         #: When something was acknowledged, by the client's name.
@@ -92,7 +109,7 @@ class Traffic:
                 self.failures.append(f"{time.monotonic() - self.recorder.begun:.2f} {name}: {error!r:.200}")
                 connection = self._hang_up(connection)
                 time.sleep(PAUSE)
-            time.sleep(PAUSE)
+            self._stop.wait(self.pause)
         self._hang_up(connection)
 
     @staticmethod
@@ -136,10 +153,13 @@ class Traffic:
 
     def check(self):
         """Everything acknowledged is there exactly once, everywhere; a line for the figures."""
-        eventually("all updates have reached all replicas", self._quiet, 120, every=0.5)
+        self.wait_quiet()
         count = self.recorder.check_everywhere(self.mail, self.users)
         promised = len(self.recorder.acknowledged)
         return f"{promised} acknowledged, {count} there, 0 lost, 0 duplicated, {len(self.failures)} commands failed and tried again"
+
+    def wait_quiet(self):
+        eventually("all updates have reached all replicas", self._quiet, 120, every=0.5)
 
     def _quiet(self):
         status = self.mail.status()

@@ -6,7 +6,7 @@ use crate::node::Node;
 use crate::wire::{Request, Response};
 use cluster::membership::{Effect, Event, Membership, ObservedLease, Timing};
 use cluster::{Epoch, Incarnation, Member, NodeId, View};
-use lease::{CoordinatorLease, LeaseError, LeaseService, MemberLease, Observer};
+use lease::{CoordinatorLease, LeaseError, LeaseService, MemberLease, Observer, Trouble};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -157,7 +157,8 @@ pub async fn run<L: LeaseService>(
     let timing = Timing { replace_after, ..Timing::default() };
     let started = Instant::now();
     let mut core = Membership::new(node.id, timing, Duration::ZERO, remembered(&node.store));
-    let shell = Shell { node: node.clone(), leases, sender: driver.sender.clone(), started };
+    let renewals = Arc::default();
+    let shell = Shell { node: node.clone(), leases, sender: driver.sender.clone(), started, renewals };
     let (mut tick, mut look) = (tokio::time::interval(TICK), tokio::time::interval(LOOK));
     let mut renew = Instant::now();
     let leases_seen = Arc::new(tokio::sync::Mutex::new(LeasesSeen::default()));
@@ -266,12 +267,16 @@ struct Shell<L> {
     leases: L,
     sender: mpsc::Sender<Event>,
     started: Instant,
+    /// Of our own Lease.
+    renewals: Arc<Mutex<Trouble>>,
 }
 
 impl<L: Clone> Clone for Shell<L> {
     fn clone(&self) -> Self {
-        let Self { node, leases, sender, started } = self;
-        Self { node: node.clone(), leases: leases.clone(), sender: sender.clone(), started: *started }
+        let Self { node, leases, sender, started, renewals } = self;
+        let (node, leases, sender, renewals) =
+            (node.clone(), leases.clone(), sender.clone(), renewals.clone());
+        Self { node, leases, sender, started: *started, renewals }
     }
 }
 
@@ -281,9 +286,23 @@ impl<L: LeaseService> Shell<L> {
     }
 
     async fn renew(&self, lease: MemberLease) {
-        match self.leases.renew(&lease).await {
-            Ok(()) => self.tell(Event::Renewed).await,
-            Err(error) => tracing::warn!(%error, "Lease not renewed"),
+        let outcome = self.leases.renew(&lease).await;
+        let said = {
+            let mut renewals = self.renewals.lock().unwrap_or_else(PoisonError::into_inner);
+            match &outcome {
+                Ok(()) => renewals.over(),
+                Err(_) => renewals.failed(self.started.elapsed()),
+            }
+        };
+        match (outcome, said) {
+            (Err(error), Some(times)) => tracing::warn!(%error, times, "Lease not renewed"),
+            (Err(_), None) => {}
+            (Ok(()), said) => {
+                if let Some(times) = said {
+                    tracing::info!(times, "Lease renewed again");
+                }
+                self.tell(Event::Renewed).await;
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long an answer about an optional kind is believed.
-const KIND_MEMORY: Duration = Duration::from_secs(60);
+const KIND_MEMORY: Duration = Duration::from_secs(45);
 
 /// One namespace of the API server.
 #[derive(Clone)]

@@ -62,11 +62,14 @@ impl Context {
     async fn event(&self, cluster: &MailCluster, type_: EventType, reason: &str, note: String) {
         // Longer notes are refused (1 KiB).
         let note: String = note.chars().take(500).collect();
+        // The recorder takes events that differ in nothing but their note for one, and keeps the note of the first: the
+        // second of two drains would be told as the first again.
+        let told_by = fingerprint(&[&note]);
         let event = Event {
             type_,
             reason: reason.into(),
             note: Some(note),
-            action: "Reconcile".into(),
+            action: format!("Reconcile-{told_by}"),
             secondary: None,
         };
         if let Err(error) = self.recorder.publish(&event, &cluster.object_ref(&())).await {
@@ -164,11 +167,12 @@ async fn apply(
     };
     let mut situation = observe::situation(cluster, replicas, seen, report);
 
+    let mut kind_missing = false;
     let decision = match &prepared {
         None => Decision { step: Step::Nothing, waiting: None },
         Some(credentials) => {
             let pass = Pass { context, namespace, cluster };
-            pass.apply_children().await?;
+            kind_missing = pass.apply_children().await?;
             pass.prune().await?;
             situation.drained = pass.look_at_volumes().await?;
             pass.stateful_set(
@@ -188,7 +192,8 @@ async fn apply(
         add_domains(context, cluster, node_api).await?;
     }
     write_status(context, api, cluster, &situation, &decision, &findings).await?;
-    Ok(Action::requeue(next_look(&decision, &findings)))
+    let pause = next_look(&decision, &findings);
+    Ok(Action::requeue(if kind_missing { pause.min(WATCHED) } else { pause }))
 }
 
 fn next_look(decision: &Decision, findings: &Findings) -> Duration {
@@ -231,7 +236,9 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     /// All but the StatefulSet.
-    async fn apply_children(&self) -> Result<(), Error> {
+    ///
+    /// True if a kind that is asked for does not exist (yet).
+    async fn apply_children(&self) -> Result<bool, Error> {
         let cluster = self.cluster;
         let mut all = vec![
             children::rbac::service_account(cluster),
@@ -249,11 +256,13 @@ impl Pass<'_> {
         for child in &all {
             self.namespace.apply(child).await?;
         }
+        let mut missing = false;
         for (kind, child) in self.optional() {
             let Some(child) = child else { continue };
             if self.context.kinds.has(&self.context.client, kind).await? {
                 self.namespace.apply(&child).await?;
             } else {
+                missing = true;
                 let note = format!(
                     "{} is asked for, but this Kubernetes has no such kind: install it first",
                     kind.kind
@@ -261,7 +270,7 @@ impl Pass<'_> {
                 self.context.event(cluster, EventType::Warning, "KindMissing", note).await;
             }
         }
-        Ok(())
+        Ok(missing)
     }
 
     /// Objects whose kinds may not exist.

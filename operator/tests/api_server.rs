@@ -5,7 +5,6 @@ mod apiserver;
 mod support;
 
 use apiserver::ApiServer;
-use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -13,9 +12,7 @@ use operator::crd::{ConditionStatus, MailCluster};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use support::story::{
-    NAMESPACE, Story, apply, apply_with, documents, eventually, mail_cluster, stays, within,
-};
+use support::story::{NAMESPACE, Story, apply, apply_with, documents, eventually, mail_cluster, stays};
 use tokio::task::JoinHandle;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,15 +36,6 @@ async fn a_mail_cluster_lives_on_a_real_api_server() {
     story.nodes_that_cannot_drain_stay().await;
     story.an_operator_killed_in_a_scale_down_is_continued_by_the_next(operator).await;
     story.deleted_without_its_nodes_and_with_its_secret_kept().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs kube-apiserver and etcd: make operator-e2e"]
-async fn many_clusters_do_not_starve_each_other() {
-    let server = ApiServer::start().await;
-    let story = Story::begin(&server).await;
-    let _operator = story.start_operator("one").await;
-    story.many_clusters().await;
 }
 
 impl Story {
@@ -433,32 +421,5 @@ impl Story {
         })
         .await;
         self.sets.delete("mail", &DeleteParams::default()).await.unwrap();
-    }
-
-    /// The cost of a pass, and that many clusters do not starve each other. Their pods are never made: it is about
-    /// the operator and the API server.
-    async fn many_clusters(&self) {
-        let count: usize =
-            std::env::var("PRICKLE_CLUSTERS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
-        let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "many" } });
-        apply(&self.admin, &namespace).await.unwrap();
-        let started = Instant::now();
-        for number in 0..count {
-            let mut cluster = mail_cluster(&format!("many-{number}"), json!({ "image": "prickle:1" }));
-            cluster["metadata"]["namespace"] = "many".into();
-            apply(&self.admin, &cluster).await.unwrap();
-        }
-        let sets: Api<StatefulSet> = Api::namespaced(self.admin.clone(), "many");
-        let clusters: Api<MailCluster> = Api::namespaced(self.admin.clone(), "many");
-        let bound = Duration::from_secs(30) + Duration::from_secs(2) * u32::try_from(count).unwrap();
-        within(bound, "all have their StatefulSet and a status", || async {
-            // Looking costs, too.
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let with_status = clusters.list(&ListParams::default()).await.unwrap();
-            sets.list(&ListParams::default()).await.unwrap().items.len() == count
-                && with_status.items.iter().filter(|cluster| cluster.status.is_some()).count() == count
-        })
-        .await;
-        eprintln!("{:>6} ms  {count} clusters", started.elapsed().as_millis());
     }
 }

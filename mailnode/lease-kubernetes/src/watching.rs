@@ -8,8 +8,9 @@ use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, watcher};
+use lease::Trouble;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A node that renews its Lease hears of that, at least. Silence for so long means that the connection is dead,
 /// which TCP may not find out for minutes.
@@ -18,17 +19,32 @@ const SILENCE: Duration = Duration::from_secs(10);
 const WATCH_SECONDS: u32 = 290;
 
 pub async fn run(api: Api<Lease>, cache: Arc<Cache>, prefix: String) {
+    let (started, mut trouble) = (Instant::now(), Trouble::default());
     loop {
         let config = watcher::Config::default().labels(&object::selector(&prefix)).timeout(WATCH_SECONDS);
         let events = watcher(api.clone(), config).backoff(Pauses::default());
         let mut events = std::pin::pin!(events);
         loop {
             match tokio::time::timeout(SILENCE, events.next()).await {
-                Ok(Some(Ok(event))) => take(&cache, &prefix, event),
-                Ok(Some(Err(error))) => tracing::warn!(%error, "watch of Leases"),
+                Ok(Some(Ok(event))) => {
+                    // The first sign of a list that is yet to come is none of success.
+                    if !matches!(event, watcher::Event::Init)
+                        && let Some(times) = trouble.over()
+                    {
+                        tracing::info!(times, "Leases are watched again");
+                    }
+                    take(&cache, &prefix, event);
+                }
+                Ok(Some(Err(error))) => {
+                    if let Some(times) = trouble.failed(started.elapsed()) {
+                        tracing::warn!(%error, times, "watch of Leases");
+                    }
+                }
                 Ok(None) => break,
                 Err(_) if cache.renews() => {
-                    tracing::warn!("the watch of Leases is silent; beginning anew");
+                    if let Some(times) = trouble.failed(started.elapsed()) {
+                        tracing::warn!(times, "the watch of Leases is silent; beginning anew");
+                    }
                     break;
                 }
                 Err(_) => {}

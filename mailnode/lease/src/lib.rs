@@ -11,10 +11,12 @@
 mod observer;
 mod process;
 mod shared;
+mod trouble;
 
 pub use observer::Observer;
 pub use process::InProcess;
 pub use shared::SharedDirectory;
+pub use trouble::Trouble;
 
 use cluster::{Addresses, Incarnation, NodeId, View};
 use serde::{Deserialize, Serialize};

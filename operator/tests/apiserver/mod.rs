@@ -136,6 +136,11 @@ impl ApiServer {
         self.client("operator-token").await
     }
 
+    /// For clients of the operator's ServiceAccount that are more than that.
+    pub async fn operator_config(&self) -> Config {
+        self.config("operator-token").await
+    }
+
     /// A file for kubectl and for other processes.
     pub fn kubeconfig(&self, token: &str) -> PathBuf {
         let path = self.directory.path().join(format!("{token}.kubeconfig"));
@@ -155,10 +160,13 @@ impl ApiServer {
         )
     }
 
-    async fn client(&self, token: &str) -> Client {
+    async fn config(&self, token: &str) -> Config {
         let kubeconfig = Kubeconfig::from_yaml(&self.kubeconfig_text(token)).unwrap();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-        Client::try_from(config).unwrap()
+        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
+    }
+
+    async fn client(&self, token: &str) -> Client {
+        Client::try_from(self.config(token).await).unwrap()
     }
 }
 

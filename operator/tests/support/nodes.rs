@@ -26,6 +26,7 @@ pub struct Inner {
     /// Pods without a StatefulSet stay, as after an orphan deletion.
     pub orphans_stay: bool,
     listening: BTreeSet<i32>,
+    network: u8,
 }
 
 impl FakeCluster {
@@ -33,8 +34,16 @@ impl FakeCluster {
         work(&mut self.0.lock().unwrap())
     }
 
+    /// With loopback addresses of its own, so that several can be there at one time.
+    pub fn of_network(network: u8) -> Self {
+        let new = Self::default();
+        new.with(|inner| inner.network = network);
+        new
+    }
+
     pub fn address(&self, ordinal: i32) -> IpAddr {
-        Ipv4Addr::new(127, 0, 77, 10 + u8::try_from(ordinal).unwrap()).into()
+        let network = 77 + self.with(|inner| inner.network);
+        Ipv4Addr::new(127, 0, network, 10 + u8::try_from(ordinal).unwrap()).into()
     }
 
     pub fn gone(&self, name: &str) {

@@ -125,13 +125,23 @@ impl Story {
     }
 
     pub async fn start_operator(&self, identity: &str) -> JoinHandle<Result<(), String>> {
+        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        self.start_operator_at(identity, http, self.as_operator.clone())
+    }
+
+    pub fn start_operator_at(
+        &self,
+        identity: &str,
+        http: SocketAddr,
+        client: Client,
+    ) -> JoinHandle<Result<(), String>> {
         let settings = Settings {
             namespaces: Vec::new(),
             own_namespace: OPERATOR_NAMESPACE.into(),
             identity: identity.into(),
-            http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            http,
         };
-        tokio::spawn(controller::run(self.as_operator.clone(), settings, std::future::pending()))
+        tokio::spawn(controller::run(client, settings, std::future::pending()))
     }
 
     pub async fn cluster(&self) -> MailCluster {

@@ -1,0 +1,56 @@
+#!/bin/bash
+# What autoscaling needs beside Kubernetes: KEDA (its operator, its metrics adapter and its manifests) and metrics-server
+# from the Go module proxy, Prometheus from Debian. Cached outside the checkout by version like build.sh's; only the scenarios
+# of test_autoscaling.py pay for it.
+#
+#   build-autoscaling.sh   builds what is missing, prints the directory
+set -euo pipefail
+
+keda=2.18.1
+metrics_server=0.8.0
+
+out=${PRICKLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/prickle}/keda-$keda-metrics-server-$metrics_server
+mkdir -p "$out"
+exec 3>&1 1>&2
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export GOWORK=off CGO_ENABLED=0 GOTOOLCHAIN="${GOTOOLCHAIN:-auto}"
+
+if ! [[ -x $out/keda && -x $out/keda-adapter && -d $out/manifests ]]; then
+    # `go install` refuses modules with `replace`: a module of our own with its requirements and replacements.
+    module=github.com/kedacore/keda/v2
+    said=$(go mod download -json "$module@v$keda")
+    field() { sed -n "s/.*\"$1\": \"\(.*\)\".*/\1/p" <<<"$said"; }
+    mkdir "$work/keda"
+    cd "$work/keda"
+    {
+        printf 'module build\n'
+        grep -v '^module ' "$(field GoMod)"
+        printf '\nrequire %s v%s\n' "$module" "$keda"
+    } >go.mod
+    install -m 644 "$(field Dir)/go.sum" go.sum
+    for command in operator adapter; do
+        GOFLAGS=-mod=mod go build -trimpath -ldflags "-s -w -X=$module/version.Version=$keda" -o "$work/$command" "$module/cmd/$command"
+    done
+    rm -rf "$out/manifests"
+    cp -r --no-preserve=mode "$(field Dir)/config" "$out/manifests"
+    mv "$work/operator" "$out/keda"
+    mv "$work/adapter" "$out/keda-adapter"
+fi
+
+if ! [[ -x $out/metrics-server ]]; then
+    GOBIN=$work/bin go install -trimpath -ldflags '-s -w' "sigs.k8s.io/metrics-server/cmd/metrics-server@v$metrics_server"
+    mv "$work/bin/metrics-server" "$out/"
+fi
+
+# Unpacked, not installed: Debian's package would start a service.
+if ! [[ -x $out/prometheus && -x $out/promtool ]]; then
+    cd "$work"
+    apt-get update -qq
+    apt-get download -qq prometheus
+    dpkg-deb --extract prometheus_*.deb unpacked
+    mv unpacked/usr/bin/prometheus unpacked/usr/bin/promtool "$out/"
+fi
+
+echo "$out" >&3
