@@ -21,6 +21,7 @@ impl Profile {
             return Err(format!("an account has 1 to {ADDRESSES} addresses"));
         }
         self.credentials.check()?;
+        self.encryption.check()?;
         if self.folders.get(&FolderId::INBOX).is_none_or(|folder| folder.name != INBOX) {
             return Err("there is no INBOX".into());
         }
@@ -83,6 +84,7 @@ impl Profile {
             ("id", self.id == other.id),
             ("addresses", self.addresses == other.addresses),
             ("credentials", self.credentials == other.credentials),
+            ("encryption", self.encryption == other.encryption),
             ("quota", self.quota == other.quota),
             ("enabled", self.enabled == other.enabled),
             ("folders", folders(self) == folders(other)),
