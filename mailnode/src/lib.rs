@@ -25,6 +25,7 @@ mod retrieval;
 pub mod running;
 pub mod sessions;
 mod status;
+mod tending;
 pub mod topology;
 pub mod transport;
 pub mod userdb;

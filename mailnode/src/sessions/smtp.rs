@@ -13,6 +13,7 @@ use crate::delivery;
 use crate::node::Node;
 use crate::wire::{Failure, RecipientState};
 use cluster::{Entry, FolderId, MailMap, UserId};
+use directory::encryption::PublicKey;
 use futures_util::future::join_all;
 use smtp::{
     Address, Config, Delivery, Limits, Login, LoginOutcome, Message, Mode, Next, Recipient, Session, Verdict,
@@ -28,6 +29,7 @@ use tokio::time::timeout;
 struct Target {
     user: UserId,
     mail_map: MailMap,
+    seal_to: Option<PublicKey>,
 }
 
 type Targets = Vec<Target>;
@@ -163,8 +165,8 @@ fn judge(users: &[UserId], states: &BTreeMap<UserId, Result<RecipientState, Fail
     let (mut full, mut disabled) = (false, false);
     for user in users {
         match states.get(user) {
-            Some(Ok(RecipientState::Accepts { mail_map })) => {
-                targets.push(Target { user: *user, mail_map: mail_map.clone() });
+            Some(Ok(RecipientState::Accepts { mail_map, seal_to })) => {
+                targets.push(Target { user: *user, mail_map: mail_map.clone(), seal_to: *seal_to });
             }
             Some(Ok(RecipientState::Unknown)) => {}
             Some(Ok(RecipientState::Disabled)) => disabled = true,
@@ -220,6 +222,7 @@ fn copies(recipients: &[Recipient<Targets>]) -> (Vec<delivery::Recipient>, Vec<V
                         folder: FolderId::INBOX,
                         flags: Vec::new(),
                         internal_date: None,
+                        seal_to: target.seal_to,
                     });
                     copies.len() - 1
                 })
@@ -269,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_full_mailbox_behind_an_alias_is_not_forgotten() {
-        let accepts = || Ok(RecipientState::Accepts { mail_map: MailMap::default() });
+        let accepts = || Ok(RecipientState::Accepts { mail_map: MailMap::default(), seal_to: None });
         let states = BTreeMap::from([
             (UserId(1), accepts()),
             (UserId(2), Ok(RecipientState::OverQuota)),

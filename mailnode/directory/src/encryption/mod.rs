@@ -138,6 +138,11 @@ impl Encryption {
         &self.app_passwords
     }
 
+    /// How many pairs there are.
+    pub const fn pairs(&self) -> usize {
+        self.pairs.len()
+    }
+
     /// Pairs that the user's own password does not open.
     pub fn locked_pairs(&self) -> usize {
         let password = self.password.as_ref().map(|password| password.lock);
@@ -197,6 +202,17 @@ impl Encryption {
         if self.pairs.is_empty() {
             self.password = Some(password.clone());
             self.add_pair(user, seed)?;
+        }
+        self.turn_on_again()
+    }
+
+    /// Mode `user` from here on, with the keys that are there.
+    ///
+    /// # Errors
+    /// [`EncryptionError::NoKeys`].
+    pub fn turn_on_again(&mut self) -> Result<(), EncryptionError> {
+        if self.pairs.is_empty() {
+            return Err(EncryptionError::NoKeys);
         }
         self.mode = Mode::User;
         self.rewrapping = true;
