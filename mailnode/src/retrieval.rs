@@ -10,20 +10,12 @@ use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The whole raw message, if the cluster can read it.
-///
-/// # Errors
-/// As [`body_for`].
-pub async fn body(node: &Arc<Node>, blob: &BlobRef, replicas: &[NodeId]) -> Result<Bytes, Failure> {
-    body_for(node, blob, replicas, None).await
-}
-
 /// The whole raw message, with the keys of whoever reads it.
 ///
 /// # Errors
 /// [`Failure::Temporary`] if no replica that can be reached has a good copy; [`Failure::Locked`] if it is sealed to
 /// a key that the reader does not have.
-pub async fn body_for(
+pub async fn body(
     node: &Arc<Node>,
     blob: &BlobRef,
     replicas: &[NodeId],

@@ -208,7 +208,7 @@ impl Mail {
 
     pub async fn body(&self, message: &Message) -> Result<Bytes, Failure> {
         let reader = Some((self.user, &*self.unlocked));
-        retrieval::body_for(&self.node, &message.blob, &message.replicas, reader).await
+        retrieval::body(&self.node, &message.blob, &message.replicas, reader).await
     }
 
     /// Adds a message and waits for its UID. Should that not come, the message is taken back, because the
