@@ -12,6 +12,7 @@ pub mod delivery;
 mod dev;
 pub mod environment;
 mod files;
+mod forgetting;
 pub mod healing;
 mod manager;
 pub mod membership;

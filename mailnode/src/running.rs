@@ -170,7 +170,7 @@ async fn bind(
     stopped: &watch::Receiver<bool>,
 ) -> Result<(), StartError> {
     let rpc_listener = listen("listeners.rpc", listeners.rpc).await?;
-    let tended = Arc::downgrade(&node);
+    let tended = Arc::downgrade(node);
     let mut stopping = stopped.clone();
     tasks.spawn(async move {
         tokio::select! {
