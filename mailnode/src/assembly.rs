@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::crypto::Keys;
 use crate::environment;
 use crate::healing::{self, Healing};
+use crate::log_heads::{self, LogHeads, Signer};
 use crate::manager::{Manager, PASSWORD_CHECKS};
 use crate::membership::{self, Driver, MembershipHandle};
 use crate::metrics::Metrics;
@@ -48,6 +49,7 @@ impl Assembly {
         cluster_secret: &[u8],
         store: Store,
         transport: Arc<dyn Transport>,
+        signer: Arc<dyn Signer>,
         incarnation: Incarnation,
         this: &ThisNode,
     ) -> Result<Self, StartError> {
@@ -70,6 +72,7 @@ impl Assembly {
             keys,
             users: UserDatabase::new(this.clone(), id, &config.user_database, store.clone())?,
             healing: Healing::new(config.healing, healing::remembers_draining(&store)),
+            log_heads: LogHeads::new(signer, &store),
             store,
             topology: Topology::new(id),
             manager: Manager::default(),
@@ -96,6 +99,7 @@ impl Assembly {
         tasks.spawn(until(stopped.clone(), replication::redelivery_loop(node.clone())));
         tasks.spawn(until(stopped.clone(), healing::run(node.clone())));
         tasks.spawn(until(stopped.clone(), sweep_loop(node.clone())));
+        tasks.spawn(until(stopped.clone(), log_heads::announce(node.clone())));
         tasks.spawn(until(stopped.clone(), view_loop(node)));
     }
 }

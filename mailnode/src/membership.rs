@@ -1,6 +1,7 @@
 //! The shell around [`cluster::membership`]: feeds it Leases, probes and the outcome of calls, and carries out
 //! what it says.
 
+use crate::log_heads;
 use crate::node::Node;
 use crate::wire::{Request, Response};
 use cluster::membership::{Effect, Event, Membership, ObservedLease, Timing};
@@ -145,6 +146,13 @@ pub async fn run<L: LeaseService>(
     mut lease: MemberLease,
     mut stopping: watch::Receiver<bool>,
 ) {
+    tokio::select! {
+        biased;
+        _ = stopping.wait_for(|stopping| *stopping) => return,
+        admitted = log_heads::admit(&node, &leases) => if !admitted {
+            return;
+        },
+    }
     let replace_after = Duration::from_secs(node.healing.settings.replace_after_seconds);
     let timing = Timing { replace_after, ..Timing::default() };
     let started = Instant::now();

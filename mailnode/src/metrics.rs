@@ -42,6 +42,7 @@ pub struct LogMetrics {
     pub live_bytes: IntGauge,
     pub dead_bytes: IntGauge,
     pub corrupt_records: IntCounter,
+    pub quarantined_at: IntGauge,
     pub queue: IntGauge,
 }
 
@@ -202,6 +203,10 @@ impl Metrics {
                 live_bytes: gauge("prickle_log_live_bytes", "Bytes of live records.")?,
                 dead_bytes: gauge("prickle_log_dead_bytes", "Bytes of dead records, not yet compacted.")?,
                 corrupt_records: counter("prickle_log_corrupt_records_total", "Records found damaged.")?,
+                quarantined_at: gauge(
+                    "prickle_log_quarantine_timestamp_seconds",
+                    "When this node's log was last found rolled back, cut or altered, and replaced; 0: never.",
+                )?,
                 queue: gauge("prickle_log_queue", "Writes that wait for the disk now.")?,
             },
             healing: HealingMetrics {

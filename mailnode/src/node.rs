@@ -7,6 +7,7 @@ use crate::clock::NodeClock;
 use crate::config::{Limits, ReplicationConfig};
 use crate::crypto::Keys;
 use crate::healing::Healing;
+use crate::log_heads::LogHeads;
 use crate::manager::Manager;
 use crate::membership::MembershipHandle;
 use crate::metrics::Metrics;
@@ -51,6 +52,7 @@ pub struct Node {
     pub notices: Notices,
     pub watchers: Watchers,
     pub healing: Healing,
+    pub log_heads: LogHeads,
     pub users: UserDatabase,
     pub membership: MembershipHandle,
     pub metrics: Metrics,
@@ -245,6 +247,11 @@ impl Node {
                 Response::User(self.manager.operate(self, from, user, op, acting).await?)
             }
             Request::Status => Response::Status(self.status().await),
+            Request::KeepHead(head) => {
+                self.log_heads.keep(from, head);
+                Response::Done
+            }
+            Request::KeptHead => self.log_heads.kept(self, from),
             Request::Directory(request) => Response::Directory(self.users.serve(from, request).await),
             request @ (Request::Compare(_)
             | Request::Entries { .. }

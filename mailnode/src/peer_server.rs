@@ -102,6 +102,13 @@ pub async fn answer(node: Arc<Node>, from: NodeId, head: Bytes, body: Bytes) -> 
                 tracing::warn!(peer = %from, ?late, "a request came too late; its caller has asked another node");
                 return coded(&node, &Response::Failed(Failure::Late), Bytes::new());
             }
+            let harmless =
+                matches!(request, Request::Probe { .. } | Request::KeepHead(_) | Request::KeptHead);
+            if !harmless && !node.log_heads.is_open() {
+                let failed =
+                    Failure::Temporary("this node compares its log with its peers; try again".into());
+                return coded(&node, &Response::Failed(failed), Bytes::new());
+            }
             let span = tracing::debug_span!("request", name = request.name());
             let (response, body) = node.clone().handle(from, request, body).instrument(span).await;
             coded(&node, &response, body)

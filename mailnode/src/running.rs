@@ -3,8 +3,7 @@
 use crate::admin;
 use crate::assembly::Assembly;
 use crate::config::{Config, Listeners};
-use crate::healing;
-use crate::membership;
+use crate::disk;
 use crate::node::Node;
 use crate::peer_server::{self, PeerServer};
 use crate::sessions::listener::{self, Protocol};
@@ -12,10 +11,8 @@ use crate::tending;
 use cluster::{Incarnation, NodeId};
 use lease::LeaseService;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-use storage::{FileDisk, FjallIndex, Store};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -54,8 +51,6 @@ pub struct RunningNode {
 
 /// How long sessions and calls may take to end when the node stops.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// Blocks of the index kept in memory, in bytes.
-const INDEX_CACHE: u64 = 64 << 20;
 /// Opens the disk, binds the ports, joins the cluster.
 ///
 /// # Errors
@@ -67,12 +62,14 @@ pub async fn start<L: LeaseService>(
 ) -> Result<RunningNode, StartError> {
     let id = NodeId::of_name(&config.name);
     let incarnation = Incarnation(crate::clock::wall_millis());
-    let store = open_store(config, id, &leases).await?;
+    let store = disk::open(config, id, &leases).await?;
     let this = Arc::new(OnceLock::<Weak<Node>>::new());
+    let signer = Arc::new(credentials.node.key().clone());
     let endpoint = peer_server::endpoint(config, credentials.node, id, incarnation, this.clone())
         .map_err(|error| StartError::new("cluster", error))?;
     let transport = Arc::new(rpc::Pool::new(endpoint.clone()));
-    let assembly = Assembly::new(config, &credentials.cluster_secret, store, transport, incarnation, &this)?;
+    let secret = &credentials.cluster_secret;
+    let assembly = Assembly::new(config, secret, store, transport, signer, incarnation, &this)?;
     let node = assembly.node.clone();
     let (stopping, stopped) = watch::channel(false);
     let (closing, closed) = watch::channel(false);
@@ -89,39 +86,6 @@ pub async fn start<L: LeaseService>(
     bind(&node, &config.listeners, ports, &mut tasks, &stopped).await?;
     assembly.start(leases, &mut tasks, &stopped);
     Ok(RunningNode { node, closing, stopping, tasks, slots, connections: config.limits.connections })
-}
-
-async fn open_store<L: LeaseService>(config: &Config, id: NodeId, leases: &L) -> Result<Store, StartError> {
-    let directory = &config.data_directory;
-    let lifetime = Duration::from_secs(config.healing.tombstone_lifetime_seconds);
-    let store = open_log(directory, id, lifetime)?;
-    let view = membership::remembered(&store);
-    let outdated = healing::outdated::check(&store, id, &view, lifetime, leases).await;
-    if !outdated.map_err(|error| StartError::new("dataDirectory", error))? {
-        return Ok(store);
-    }
-    store.close();
-    drop(store);
-    let aside =
-        healing::outdated::move_aside(directory).map_err(|error| StartError::new("dataDirectory", error))?;
-    tracing::error!(
-        aside = %aside.display(),
-        "this disk was away for longer than the tombstone lifetime and the cluster went on without it: it starts \
-         empty and is refilled; the old log is kept aside"
-    );
-    open_log(directory, id, lifetime)
-}
-
-fn open_log(directory: &Path, id: NodeId, tombstone_lifetime: Duration) -> Result<Store, StartError> {
-    let wrong = |error: &dyn std::fmt::Display| StartError::new("dataDirectory", error);
-    std::fs::create_dir_all(directory)
-        .map_err(|error| StartError(format!("dataDirectory: {}: {error}", directory.display())))?;
-    let disk = FileDisk::open(directory.join("log")).map_err(|error| wrong(&error))?;
-    let index = FjallIndex::open(directory.join("index"), INDEX_CACHE).map_err(|error| wrong(&error))?;
-    let options = storage::Options { node: Some(id), tombstone_lifetime, ..storage::Options::default() };
-    let (store, recovery) = Store::open(disk, index, options).map_err(|error| wrong(&error))?;
-    tracing::info!(?recovery, "log recovered");
-    Ok(store)
 }
 
 /// What the listeners need.
@@ -213,6 +177,11 @@ async fn bind(
 }
 
 impl RunningNode {
+    /// Resolves when the node found its log to be another than its peers saw: it is to be stopped and started again.
+    pub async fn quarantined(&self) {
+        self.node.log_heads.quarantined().await;
+    }
+
     /// Says goodbye to clients and peers, flushes, releases the Lease.
     pub async fn stop(mut self) {
         let _ = self.closing.send(true);

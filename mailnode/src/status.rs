@@ -23,6 +23,7 @@ impl Node {
             dead_bytes: log.dead_bytes,
             active_users: self.manager.active_users() as u64,
             healing: self.healing.status(self.id, view, self.users.buckets_left()),
+            quarantined: self.log_heads.history().cloned(),
         }
     }
 
@@ -94,6 +95,7 @@ impl Node {
         set(&metrics.log.corrupt_records, log.corrupt_records);
         metrics.log.live_bytes.set(log.live_bytes as i64);
         metrics.log.dead_bytes.set(log.dead_bytes as i64);
+        metrics.log.quarantined_at.set(self.log_heads.history().map_or(0, |quarantine| quarantine.at));
         metrics.log.queue.set(i64::from(self.store.load().pending));
         self.update_rpc_metrics();
         self.update_user_database_metrics();

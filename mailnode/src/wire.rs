@@ -3,6 +3,7 @@
 //! only ever added at the end, a field never (docs/decisions/versions.md).
 
 use crate::healing::{DrainProgress, HealingStatus};
+use crate::log_heads::{Quarantine, SignedHead};
 use bytes::Bytes;
 use cluster::anti_entropy::{Page, Question};
 use cluster::mailbox::{FlagChange, Mark, Marks, Shown};
@@ -104,6 +105,10 @@ pub enum Request {
     Tombstones {
         after: Option<(UserId, EntryId)>,
     },
+    /// Remember where the sender's log ends.
+    KeepHead(SignedHead),
+    /// Where did the sender's log end when you last heard?
+    KeptHead,
 }
 
 /// Answers to [`Question`]s.
@@ -246,6 +251,11 @@ pub enum Response {
     Status(NodeStatus),
     Compared(Answer),
     DrainProgress(DrainProgress),
+    /// What is remembered of the asker's log, and whether this node is in service.
+    KeptHead {
+        head: Option<SignedHead>,
+        serving: bool,
+    },
 }
 
 /// What a node says of itself in `cluster status`.
@@ -261,6 +271,9 @@ pub struct NodeStatus {
     pub active_users: u64,
     #[serde(default)]
     pub healing: HealingStatus,
+    /// The log of this node that was put into quarantine last, and why; this one came after it.
+    #[serde(default)]
+    pub quarantined: Option<Quarantine>,
 }
 
 /// Why a node did not do what it was asked to do, and what to do about it.
@@ -393,6 +406,8 @@ pub struct Opened {
     pub uid_validity: u32,
     pub marks: Marks,
     pub messages: Vec<Message>,
+    /// False if messages may be missing, because too many nodes are away.
+    pub complete: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -433,6 +448,8 @@ impl Request {
             Self::Drain { .. } => "drain",
             Self::DrainProgress => "drain-progress",
             Self::Tombstones { .. } => "tombstones",
+            Self::KeepHead(_) => "keep-head",
+            Self::KeptHead => "kept-head",
         }
     }
 

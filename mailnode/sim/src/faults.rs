@@ -175,7 +175,7 @@ impl Faults {
     fn restart_failed(&mut self, world: &mut World) {
         for host in 0..world.hosts.len() {
             if world.hosts[host].has_failed() {
-                world.tell(format_args!("the log of node-{host} takes no more writes"));
+                world.tell(format_args!("the log of node-{host} takes no more writes, or is put aside"));
                 world.crash(host, Crash::LoseUnsynced);
                 self.plan(world.now, Duration::from_millis(500), Act::Start(host));
             }

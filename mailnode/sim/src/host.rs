@@ -11,6 +11,7 @@ use mailnode::assembly::Assembly;
 use mailnode::config::{Config, Identity};
 use mailnode::environment::{self, Environment};
 use mailnode::healing::outdated;
+use mailnode::log_heads::{self, Signer};
 use mailnode::membership;
 use mailnode::node::Node;
 use mailnode::peer_server;
@@ -48,6 +49,20 @@ impl Environment for Machine {
 
     fn random(&self) -> u64 {
         self.dice.borrow_mut().roll()
+    }
+}
+
+/// What a node of these histories signs with.
+struct Seal(NodeId);
+
+impl Signer for Seal {
+    fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+        let key = blake3::derive_key("prickle simulator seal", &self.0.0.to_be_bytes());
+        Some(blake3::keyed_hash(&key, message).as_bytes().to_vec())
+    }
+
+    fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.sign(message).as_deref() == Some(signature)
     }
 }
 
@@ -141,7 +156,8 @@ impl Host {
             let store = self.open_store(leases).await?;
             let incarnation = Incarnation(environment::unix_millis());
             let this = Arc::new(OnceLock::new());
-            let assembly = Assembly::new(&self.config, SECRET, store, Arc::new(port), incarnation, &this)
+            let (port, signer) = (Arc::new(port), Arc::new(Seal(self.id)));
+            let assembly = Assembly::new(&self.config, SECRET, store, port, signer, incarnation, &this)
                 .map_err(|error| error.to_string())?;
             let node = assembly.node.clone();
             let (stopping, stopped) = watch::channel(false);
@@ -172,12 +188,17 @@ impl Host {
         let (store, _) = open(self.disk.clone())?;
         let view = membership::remembered(&store);
         // The simulated Lease service answers in time or not at all, as it does for a pod that starts.
-        if !outdated::check(&store, self.id, &view, lifetime, leases).await? {
+        let quarantine = log_heads::is_to_be_put_aside(&store);
+        if quarantine.is_none() && !outdated::check(&store, self.id, &view, lifetime, leases).await? {
             return Ok(store);
         }
         drop(store);
         self.disk = MemoryDisk::new();
-        open(self.disk.clone()).map(|(store, _)| store)
+        let (store, _) = open(self.disk.clone())?;
+        if let Some(quarantine) = quarantine {
+            log_heads::note_history(&store, &quarantine).await.map_err(|error| error.to_string())?;
+        }
+        Ok(store)
     }
 
     /// Lets the process run until the world's time.
@@ -245,9 +266,9 @@ impl Host {
         drop(node);
     }
 
-    /// Whether the log refuses writes: the node has to be started again.
+    /// Whether the log refuses writes, or is not to be used any more: the node has to be started again.
     pub fn has_failed(&self) -> bool {
-        self.node().is_some_and(|node| node.store.failed().is_some())
+        self.node().is_some_and(|node| node.store.failed().is_some() || node.log_heads.is_quarantined())
     }
 }
 

@@ -377,7 +377,7 @@ mod tests {
 
     fn opened(messages: Vec<Message>) -> Opened {
         let marks = Marks { uid_next: 100, highest_modseq: 1, mark: Mark { index: 1, sequence: 1 } };
-        Opened { uid_validity: 1, marks, messages }
+        Opened { uid_validity: 1, marks, messages, complete: true }
     }
 
     /// One account that was sent messages 1 and 2, both acknowledged and shown.

@@ -466,6 +466,11 @@ fn status(client: &Client, json: bool) -> Result<(), CliError> {
             if member.reachable { "" } else { " (does not answer)" },
         );
     }
+    for member in &status.members {
+        if let Some(quarantine) = member.node.as_ref().and_then(|node| node.quarantined.as_ref()) {
+            println!("{}: its log was put into quarantine and replaced: {}", member.name, quarantine.reason);
+        }
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod admin;
 mod directory;
+mod log;
 mod pki;
 mod start;
 
@@ -65,6 +66,9 @@ enum Command {
     /// All accounts in a file: out of a user database, into another.
     #[command(subcommand)]
     Directory(directory::DirectoryCommand),
+    /// A node's log, while the node does not run.
+    #[command(subcommand)]
+    Log(log::LogCommand),
     /// Drive a mail server over its ports and print what it did.
     Bench(Box<bench::Options>),
 }
@@ -84,6 +88,7 @@ pub fn run() -> ExitCode {
         Command::Directory(command) => {
             admin::Client::new(&cli.target).and_then(|client| directory::run(&client, command))
         }
+        Command::Log(command) => log::run(command),
         Command::Bench(options) => bench::run(&options).map_err(CliError::new),
     };
     match outcome {

@@ -8,7 +8,9 @@ use crate::running::{self, Credentials};
 use crate::userdb;
 use clap::{Args, Subcommand};
 use lease::{LeaseService, SharedDirectory};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use tracing_subscriber::EnvFilter;
 
 #[derive(Args)]
@@ -123,10 +125,25 @@ async fn serve_with<L: LeaseService>(
 ) -> Result<(), CliError> {
     let node = running::start(config, credentials, leases).await.map_err(CliError::new)?;
     tracing::info!(node = config.name, id = %node.node.id, "started");
-    asked_to_stop().await?;
-    tracing::info!("stopping");
-    node.stop().await;
-    Ok(())
+    tokio::select! {
+        outcome = asked_to_stop() => {
+            tracing::info!("stopping");
+            node.stop().await;
+            outcome
+        }
+        () = node.quarantined() => {
+            node.stop().await;
+            Err(begin_anew())
+        }
+    }
+}
+
+/// This program in place of itself, with nothing left of what it held. Returns only if that cannot be.
+fn begin_anew() -> CliError {
+    match std::env::current_exe() {
+        Ok(program) => CliError::new(Command::new(program).args(std::env::args_os().skip(1)).exec()),
+        Err(error) => CliError::new(error),
+    }
 }
 
 pub fn dev(options: DevOptions) -> Result<(), CliError> {

@@ -13,8 +13,6 @@ use crate::clock::wall_seconds;
 use crate::node::Node;
 use cluster::{NodeId, View};
 use lease::LeaseService;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::{Durability, Store, Write};
@@ -66,22 +64,6 @@ pub async fn check<L: LeaseService>(
     })?;
     let current = current.unwrap_or_default().view;
     Ok(is_outdated(seen, now, lifetime, remembered, &current, me))
-}
-
-/// Moves log and index of a closed store out of the way; returns where they are.
-///
-/// # Errors
-/// If the directory cannot be changed.
-pub fn move_aside(data: &Path) -> io::Result<PathBuf> {
-    let aside = data.join(format!("outdated-{}", wall_seconds()));
-    std::fs::create_dir_all(&aside)?;
-    for part in ["log", "index"] {
-        if data.join(part).exists() {
-            std::fs::rename(data.join(part), aside.join(part))?;
-        }
-    }
-    std::fs::File::open(data)?.sync_all()?;
-    Ok(aside)
 }
 
 /// Notes that this node is a member, and drops updates for nodes that left for good and, if they return, start
@@ -165,15 +147,5 @@ mod tests {
         assert!(!outdated(long_ago, &View::default()), "the whole cluster was off");
         assert!(!outdated(None, &view(9, &[2, 3])), "a new disk");
         assert!(!outdated(Some(200 * DAY), &view(9, &[2, 3])), "a clock that was set back");
-    }
-
-    #[test]
-    fn the_old_log_is_moved_aside_and_kept() {
-        let data = tempfile::tempdir().unwrap();
-        std::fs::create_dir(data.path().join("log")).unwrap();
-        std::fs::write(data.path().join("log/x"), b"mail").unwrap();
-        let aside = move_aside(data.path()).unwrap();
-        assert!(!data.path().join("log").exists());
-        assert_eq!(std::fs::read(aside.join("log/x")).unwrap(), b"mail");
     }
 }

@@ -22,6 +22,7 @@ const UID_BLOCK: u32 = 1_000;
 /// A node that stands in for the manager cannot know what the manager does: it looks again this often.
 const STAND_IN_FRESHNESS: Duration = Duration::from_millis(500);
 const NUMBER_AGAIN: Duration = Duration::from_millis(500);
+pub const ANOTHER: &str = "another node manages this mailbox, too; try again";
 /// How long an operation waits for what it needs to number new messages (a reservation needs the user
 /// database, which may be waiting for a change of view).
 pub const PATIENCE: Duration = Duration::from_secs(4);
@@ -144,6 +145,9 @@ pub async fn refresh(
         profile = cell.profile.refreshed(node, cell.user).await?;
         mailbox.know(&profile);
         fetch_fragments(node, cell, mailbox).await?;
+        if mailbox.index.is_behind() {
+            return Err(Failure::Temporary(ANOTHER.into()));
+        }
     }
     let profile = settle_and_notify(node, cell, mailbox, profile).await;
     rewrap::begin(node, cell, mailbox, &profile);
@@ -297,7 +301,7 @@ pub async fn reserve(
             Ok((profile, None)) => {
                 mailbox.know(&profile);
                 fetch_fragments(node, cell, mailbox).await?;
-                Failure::Temporary("another node manages this mailbox, too; try again".into())
+                Failure::Temporary(ANOTHER.into())
             }
             Err(failure @ Failure::Temporary(_)) => failure,
             Err(failure) => return Err(failure),

@@ -1,6 +1,8 @@
 //! What sessions ask of the manager, one function an operation.
 
-use super::mailbox::{Mailbox, admit_unread, make_durable, notify, refresh, reserve, settle_and_notify};
+use super::mailbox::{
+    ANOTHER, Mailbox, admit_unread, make_durable, notify, refresh, reserve, settle_and_notify,
+};
 use super::{UserCell, account, rewrap};
 use crate::node::Node;
 use crate::peer_server::STALE;
@@ -92,8 +94,12 @@ fn folder_of(profile: &Profile, folder: FolderId) -> Result<&directory::Folder, 
     profile.folders.get(&folder).ok_or(Failure::NotFound)
 }
 
-/// A folder in which messages wait for other UIDs is not shown: clients would take them for expunged.
+/// A folder in which messages wait for other UIDs is not shown: clients would take them for expunged. Nor is one of which
+/// a replica knew a UID from a block that we have not heard of: another manager may have numbered all the rest, too.
 fn complete(mailbox: &Mailbox, folder: FolderId) -> Result<(), Failure> {
+    if mailbox.index.is_behind() {
+        return Err(Failure::Temporary(ANOTHER.into()));
+    }
     if mailbox.index.is_incomplete(folder) {
         return Err(Failure::Temporary("messages of this folder are getting new UIDs; try again".into()));
     }
@@ -125,8 +131,9 @@ async fn apply(
     }
 }
 
-fn opened(uid_validity: u32, view: &FolderView<'_>) -> Opened {
+fn opened(uid_validity: u32, view: &FolderView<'_>, complete: bool) -> Opened {
     Opened {
+        complete,
         uid_validity,
         marks: view.marks,
         messages: view.messages.iter().copied().map(Message::from).collect(),
@@ -164,7 +171,8 @@ async fn open(
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
     admit_unread(node, cell, &mut mailbox, folder).await?;
     complete(&mailbox, folder)?;
-    Ok(UserReply::Opened(opened(uid_validity, &mailbox.index.open(folder))))
+    let whole = mailbox.is_complete();
+    Ok(UserReply::Opened(opened(uid_validity, &mailbox.index.open(folder), whole)))
 }
 
 async fn sync(
@@ -181,6 +189,7 @@ async fn sync(
     admit_unread(node, cell, &mut mailbox, folder).await?;
     complete(&mailbox, folder)?;
     let marks = mailbox.index.marks(folder);
+    let whole = mailbox.is_complete();
     let changes = match mailbox.index.changes_since(folder, since) {
         Changes::Unknown => FolderChanges::Unknown,
         Changes::Delta { upserts, vanished } => FolderChanges::Delta {
@@ -190,7 +199,7 @@ async fn sync(
         },
         Changes::Everything { messages } => {
             let view = FolderView { marks, messages };
-            FolderChanges::Everything(opened(uid_validity, &view))
+            FolderChanges::Everything(opened(uid_validity, &view, whole))
         }
     };
     Ok(UserReply::Changes(changes))
@@ -214,7 +223,8 @@ async fn resync(
     let profile = settle_and_notify(node, cell, &mut mailbox, profile).await;
     complete(&mailbox, folder)?;
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
-    let all = FolderChanges::Everything(opened(uid_validity, &mailbox.index.open(folder)));
+    let whole = mailbox.is_complete();
+    let all = FolderChanges::Everything(opened(uid_validity, &mailbox.index.open(folder), whole));
     Ok(UserReply::Changes(all))
 }
 

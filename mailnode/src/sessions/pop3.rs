@@ -121,8 +121,11 @@ impl Inbox {
             if gone == uids.len() {
                 return true;
             }
-            // The others are gone, or got another UID since the log-in (DESIGN 4).
+            // The others are gone, or got another UID since the log-in (DESIGN 4), or cannot be seen now.
             let Ok(opened) = self.mail.open(FolderId::INBOX).await else { return false };
+            if !opened.complete {
+                return false;
+            }
             let left = opened.messages.iter().filter(|message| entries.contains(&message.entry));
             uids = left.map(|message| message.uid).collect();
             if uids.is_empty() {

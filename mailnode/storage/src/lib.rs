@@ -18,13 +18,17 @@
 //! | [`evaluate`], [`staging`] | what a commit does to log and index; replay is the same |
 //! | [`scan`], [`recovery`], [`verify`] | reading the log back |
 //! | [`compaction`], [`collect`] | getting rid of what is dead |
+//! | [`heads`] | what others remember of this log, and whether it is still so |
+//! | [`dump`] | the log as a person reads it |
 //! | [`healing`] | what anti-entropy, re-replication and scrubbing ask |
 
 mod collect;
 mod compaction;
 pub mod disk;
+mod dump;
 mod error;
 mod evaluate;
+mod heads;
 mod healing;
 pub mod index;
 mod options;
@@ -47,10 +51,12 @@ mod write;
 mod writer;
 
 pub use disk::{Disk, DiskFile, FileDisk, MemoryDisk, Space};
+pub use dump::dump;
 pub use error::{Error, Result};
+pub use heads::{Comparison, Head};
 pub use index::{FjallIndex, Index, MemoryIndex};
 pub use options::{Clock, Options};
 pub use recovery::Recovery;
 pub use store::{Metrics, Store};
-pub use verify::Verification;
+pub use verify::{Verification, verify_files};
 pub use write::{Durability, Outcome, Write};

@@ -9,6 +9,7 @@
 //! memory, and a flush of pages that the kernel believes clean does nothing.
 
 use crate::disk::{Disk, DiskFile};
+use crate::dump::numbers;
 use crate::error::{Error, Result};
 use crate::evaluate::replay;
 use crate::index::Index;
@@ -19,7 +20,7 @@ use crate::rows::{
     number_of_key, parse_digest_key, removed_key,
 };
 use crate::scan::{Found, Group, SegmentReader};
-use crate::segments::{Segments, file_name, parse_file_name};
+use crate::segments::{Segments, file_name};
 use crate::staging::{Accounts, Staging};
 use crate::writer::Writer;
 use cluster::NodeId;
@@ -59,7 +60,7 @@ pub struct Recovered {
 /// [`Error::Open`] if the log is of a newer version; otherwise if the disk or the index fails.
 pub fn recover(disk: &dyn Disk, index: &dyn Index, options: &Options) -> Result<Recovered> {
     let begun = Instant::now();
-    let mut numbers: Vec<u64> = list(disk)?;
+    let mut numbers = numbers(disk)?;
     let mut recovery = Recovery::default();
     let claimed = index.read(POSITION)?.and_then(|row| Position::parse(&row));
     let known = match claimed {
@@ -94,13 +95,6 @@ pub fn recover(disk: &dyn Disk, index: &dyn Index, options: &Options) -> Result<
     recovery.segments = numbers.len() as u64;
     recovery.took = begun.elapsed();
     Ok(Recovered { segments, writer, accounts, recovery })
-}
-
-fn list(disk: &dyn Disk) -> Result<Vec<u64>> {
-    let names = disk.list().map_err(Error::read)?;
-    let mut numbers: Vec<u64> = names.iter().filter_map(|name| parse_file_name(name)).collect();
-    numbers.sort_unstable();
-    Ok(numbers)
 }
 
 /// Removes the files of segments that compaction emptied.

@@ -2,6 +2,7 @@
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
+use crate::heads::{self, Comparison, Head};
 use crate::index::Index;
 use crate::options::Options;
 use crate::prepare::{Operation, prepare};
@@ -315,6 +316,20 @@ impl Store {
     /// If the disk fails. What is wrong with the log is in the answer.
     pub fn verify(&self) -> Result<Verification> {
         verify(self.shared())
+    }
+
+    /// The end of the log as it is on disk.
+    pub fn head(&self) -> Head {
+        heads::head(self.shared())
+    }
+
+    /// Whether a head that somebody remembers is one of this log. Reads a segment at most. Blocks: not for async
+    /// tasks.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn compare(&self, remembered: Head) -> Result<Comparison> {
+        heads::compare(self.shared(), remembered)
     }
 
     /// Ends the threads after what is queued is on disk; later commits get [`Error::Closed`]. Reads go on.

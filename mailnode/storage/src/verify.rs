@@ -3,7 +3,10 @@
 //!
 //! Where compaction removed a segment the chain is carried by the record that says so.
 
+use crate::disk::Disk;
+use crate::dump::numbers;
 use crate::error::{Error, Result};
+use crate::heads::Head;
 use crate::record::{Chain, Record, RemovedRecord, SEGMENT_HEADER};
 use crate::scan::{Found, Group, SegmentReader};
 use crate::segments::file_name;
@@ -24,8 +27,10 @@ pub struct Verification {
     pub wrong_names: u64,
     /// Groups that do not follow the one before them: something was altered, removed, added or swapped.
     pub broken_links: u64,
-    /// The newest hash of the chain: what a peer would remember of this log.
-    pub head: Chain,
+    /// Bytes at the end that are no whole group: what was being written when the power went, or was cut off.
+    pub torn_bytes: u64,
+    /// The last group: what a peer would remember of this log.
+    pub head: Head,
 }
 
 impl Verification {
@@ -41,24 +46,34 @@ pub fn verify(shared: &Shared) -> Result<Verification> {
         let writer = shared.writer();
         (writer.segment, writer.end, writer.sequence, writer.chain)
     };
-    let mut walk = Walk {
-        found: Verification { head, ..Verification::default() },
-        // Before the first group of all.
-        at: Some(Link { segment: 0, sequence: 0, chain: [0; 32] }),
-        gaps: Vec::new(),
-        removed: HashMap::new(),
-    };
+    let mut walk = Walk::default();
     for number in shared.segments.numbers().into_iter().filter(|&number| number <= newest) {
         let file = shared.disk.open(&file_name(number)).map_err(Error::read)?;
         let mut reader = SegmentReader::new(number, file)?;
         if number == newest {
             reader.length = reader.length.min(end);
         }
-        walk.segment(&reader)?;
+        walk.segment(&reader, false)?;
     }
     walk.close_gaps();
     let reached = walk.at.is_some_and(|link| link.chain == head && link.sequence + 1 == sequence);
     walk.found.broken_links += u64::from(!reached && sequence > 1);
+    walk.found.head = Head { sequence: sequence.saturating_sub(1), chain: head };
+    Ok(walk.found)
+}
+
+/// The same of files that no node uses now, without an index: what is wrong is only said. Takes as long as reading them.
+///
+/// # Errors
+/// If the disk fails, or a newer version of Prickle wrote them.
+pub fn verify_files(disk: &dyn Disk) -> Result<Verification> {
+    let mut walk = Walk::default();
+    let numbers = numbers(disk)?;
+    for &number in &numbers {
+        let reader = SegmentReader::new(number, disk.open(&file_name(number)).map_err(Error::read)?)?;
+        walk.segment(&reader, numbers.last() == Some(&number))?;
+    }
+    walk.close_gaps();
     Ok(walk.found)
 }
 
@@ -79,8 +94,21 @@ struct Walk {
     removed: HashMap<u64, RemovedRecord>,
 }
 
+impl Default for Walk {
+    fn default() -> Self {
+        Self {
+            found: Verification::default(),
+            // Before the first group of all.
+            at: Some(Link { segment: 0, sequence: 0, chain: [0; 32] }),
+            gaps: Vec::new(),
+            removed: HashMap::new(),
+        }
+    }
+}
+
 impl Walk {
-    fn segment(&mut self, reader: &SegmentReader) -> Result<()> {
+    /// `last`: nothing comes after it, so that its end may be torn.
+    fn segment(&mut self, reader: &SegmentReader, last: bool) -> Result<()> {
         self.found.segments += 1;
         self.found.bytes += reader.length;
         if reader.length == 0 {
@@ -97,14 +125,18 @@ impl Walk {
                     self.records(reader, &group)?;
                     offset = group.end;
                 }
-                _ => {
-                    self.found.corrupt_records += 1;
-                    self.at = None;
-                    match reader.search(offset + 8, 0)? {
-                        Some(next) => offset = next,
-                        None => break,
+                _ => match reader.search(offset + 8, 0)? {
+                    None if last => {
+                        self.found.torn_bytes = reader.length - offset;
+                        break;
                     }
-                }
+                    next => {
+                        self.found.corrupt_records += 1;
+                        self.at = None;
+                        let Some(next) = next else { break };
+                        offset = next;
+                    }
+                },
             }
         }
         Ok(())
@@ -121,6 +153,7 @@ impl Walk {
             None => {}
         }
         self.at = Some(Link { segment, sequence: header.sequence, chain: group.chain });
+        self.found.head = Head { sequence: header.sequence, chain: group.chain };
     }
 
     fn records(&mut self, reader: &SegmentReader, group: &Group) -> Result<()> {

@@ -7,10 +7,12 @@
 
 mod file;
 mod issue;
+mod signature;
 mod tls;
 
 pub use file::{read_file, write_private, write_public};
 pub use issue::{Authority, DEFAULT_VALIDITY, NodeNames};
+pub use signature::NodeKey;
 pub use tls::NodeTls;
 pub(crate) use tls::{is_our_protocol, proves_node};
 

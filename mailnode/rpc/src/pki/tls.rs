@@ -1,7 +1,7 @@
 //! rustls configurations for node-to-node connections: TLS 1.3 only, both sides present a certificate of the
 //! cluster's CA, nothing is resumed (so that every connection proves its names anew).
 
-use super::{KeyAndCertificate, PkiError, node_dns_name, read_file};
+use super::{KeyAndCertificate, NodeKey, PkiError, node_dns_name, read_file};
 use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
@@ -19,6 +19,7 @@ const ALPN: &[u8] = b"prickle-rpc";
 pub struct NodeTls {
     pub(crate) client: Arc<ClientConfig>,
     pub(crate) server: Arc<ServerConfig>,
+    key: NodeKey,
 }
 
 impl NodeTls {
@@ -36,6 +37,9 @@ impl NodeTls {
         let chain = certificates(&node.certificate_pem, "node certificate")?;
         let key = PrivateKeyDer::from_pem_slice(node.key_pem.as_bytes())
             .map_err(|error| PkiError::Pem { what: "private key", reason: error.to_string() })?;
+        let signing = provider.key_provider.load_private_key(key.clone_key()).map_err(unusable)?;
+        let own = chain.first().cloned().ok_or_else(|| unusable("no node certificate"))?;
+        let node_key = NodeKey::new(signing, own, provider.clone());
 
         let servers = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone());
         let mut client = ClientConfig::builder_with_provider(provider.clone())
@@ -57,7 +61,12 @@ impl NodeTls {
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         server.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Self { client: Arc::new(client), server: Arc::new(server) })
+        Ok(Self { client: Arc::new(client), server: Arc::new(server), key: node_key })
+    }
+
+    /// What this node signs with.
+    pub const fn key(&self) -> &NodeKey {
+        &self.key
     }
 
     /// From PEM files.

@@ -4,6 +4,7 @@
 mod basics;
 mod crash;
 mod damage;
+mod heads;
 mod healing;
 mod house;
 mod threads;
