@@ -297,7 +297,7 @@ pub fn user(target: &Target, command: UserCommand) -> Result<(), CliError> {
                 println!("           mail from before a reset waits for `user recover`");
             }
             println!("recovery   {}", if encryption.recovery_key { "has a recovery key" } else { "none" });
-            println!("app passwords {}", encryption.app_passwords);
+            println!("programs   {}", encryption.app_passwords);
             Ok(())
         }
         UserCommand::Passwd { address, password_file, secret_file, lose_mail } => {
