@@ -6,7 +6,7 @@ set -euo pipefail
 tools=${1:?usage: install.sh DIRECTORY}
 here=$(dirname "$(readlink -f "$0")")
 
-packages=(curl iproute2 swaks libnet-ssleay-perl isync python3-venv)
+packages=(curl iproute2 openssl postfix swaks libnet-ssleay-perl isync python3-venv)
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query --show --showformat='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
@@ -20,6 +20,8 @@ if ((${#missing[@]})) || ! messages; then
     version=$(apt-cache depends python3 | sed -n 's/.*Depends: python\(3\.[0-9]*\)$/\1/p' | head -1)
     messages || missing+=("libpython${version}-testsuite")
     echo "installing ${missing[*]}"
+    # The tests bring a configuration of their own, and nothing else on this machine wants a mail server.
+    echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 

@@ -21,7 +21,9 @@ def url(node, scheme, port, path=""):
 
 
 def send(node, scheme, port, to, *more, **options):
-    envelope = ["--mail-from", "a@example.net", "--mail-rcpt", to.address, "--upload-file", "-"]
+    # Who logs in sends as themselves.
+    sender = options["user"].address if "user" in options else "a@example.net"
+    envelope = ["--mail-from", sender, "--mail-rcpt", to.address, "--upload-file", "-"]
     return curl(node, url(node, scheme, port), *envelope, *more, data=MESSAGE, **options)
 
 

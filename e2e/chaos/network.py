@@ -38,13 +38,15 @@ class Network:
             raise Unavailable("no program `ip` (Debian: iproute2)") from error
         start = os.getpid() % len(_NETWORKS)
         self._network = next(net for net in _NETWORKS[start:] + _NETWORKS[:start] if f"{net}." not in routes)
+        #: The host's own, which every node reaches.
+        self.gateway = f"{self._network}.1"
         self.addresses = [f"{self._network}.{11 + index}" for index in range(count)]
 
     def start(self):
         bridge = self._prefix
         try:
             _ip("link", "add", bridge, "type", "bridge")
-            _ip("addr", "add", f"{self._network}.1/24", "dev", bridge)
+            _ip("addr", "add", f"{self.gateway}/24", "dev", bridge)
             _ip("link", "set", bridge, "up")
             for index in range(self._count):
                 self._add(index, bridge)

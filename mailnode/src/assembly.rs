@@ -13,6 +13,7 @@ use crate::membership::{self, Driver, MembershipHandle};
 use crate::metrics::Metrics;
 use crate::node::{Node, Settings};
 use crate::notices::Notices;
+use crate::outbound::{self, Outbound};
 use crate::peer_server::ThisNode;
 use crate::replication::{self, Replication};
 use crate::running::StartError;
@@ -71,6 +72,7 @@ impl Assembly {
             clock: NodeClock::new(id, incarnation, skew),
             keys,
             users: UserDatabase::new(this.clone(), id, &config.user_database, store.clone())?,
+            outbound: Outbound::new(outbound::Settings::load(&config.outbound)?),
             healing: Healing::new(config.healing, healing::remembers_draining(&store)),
             log_heads: LogHeads::new(signer, &store),
             store,
@@ -129,6 +131,7 @@ async fn view_loop(node: Arc<Node>) {
         tracing::info!(epoch = state.view.epoch.0, members = state.view.members.len(), "view installed");
         node.users.install_view(&state).await;
         node.manager.knowledge.rebuild(&node, false).await;
+        node.outbound.doubt();
         node.watchers.wake_all();
         let node = node.clone();
         tokio::spawn(async move {
@@ -136,6 +139,7 @@ async fn view_loop(node: Arc<Node>) {
             if node.topology.now().view.epoch == state.view.epoch {
                 node.manager.notices_lost();
                 node.manager.knowledge.rebuild(&node, true).await;
+                node.outbound.doubt();
                 node.watchers.wake_all();
             }
         });

@@ -8,7 +8,7 @@ use crate::wire::{Failure, PendingEntry, Request, Response};
 use bytes::Bytes;
 use cluster::{
     Entry, Flag, FolderId, Location, MailMap, NodeId, Progress, Register, ReplicaWrite, StoreCall, Timestamp,
-    UserId, placement,
+    UserId, is_queue_user, placement,
 };
 use directory::encryption::PublicKey;
 use futures_util::StreamExt;
@@ -88,8 +88,9 @@ pub async fn deliver(
         })
         .collect();
     let outcomes = write(node, entries, orders, ciphertext).await;
-    let durable: Vec<Entry> = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).cloned().collect();
-    node.metrics.delivered.inc_by(durable.len() as u64);
+    let durable = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok());
+    // What is queued for other servers is counted there.
+    node.metrics.delivered.inc_by(durable.filter(|entry| !is_queue_user(entry.user)).count() as u64);
     outcomes
 }
 

@@ -4,7 +4,7 @@
 use crate::cli::DevOptions;
 use crate::config::{
     AdminConfig, ClusterConfig, ClusterTls, Config, EmbeddedConfig, HealingConfig, LeasesConfig, Limits,
-    Listeners, LogConfig, ReplicationConfig, UserDatabaseConfig,
+    Listeners, LogConfig, OutboundConfig, ReplicationConfig, UserDatabaseConfig,
 };
 use crate::running::{self, Credentials, RunningNode, StartError};
 use crate::wire::{Failure, Password};
@@ -87,6 +87,8 @@ fn config_of(options: &DevOptions, index: usize) -> Result<Config, StartError> {
         clear_text_login: false,
         admin: AdminConfig { token_file: options.data.join("admin.token") },
         limits: Limits::default(),
+        // Nothing that is tried here may leave this machine.
+        outbound: OutboundConfig { enabled: false, ..OutboundConfig::default() },
         log: LogConfig::default(),
         name,
     };

@@ -21,6 +21,7 @@ pub mod membership;
 mod metrics;
 pub mod node;
 mod notices;
+mod outbound;
 pub mod peer_server;
 mod replica;
 mod replication;

@@ -29,6 +29,7 @@ pub struct Metrics {
     pub log: LogMetrics,
     pub healing: HealingMetrics,
     pub encryption: EncryptionMetrics,
+    pub queue: QueueMetrics,
     pub rpc: RpcMetrics,
     pub user_database: UserDatabaseMetrics,
 }
@@ -85,6 +86,16 @@ impl EncryptionMetrics {
     pub fn unlocked(&self, partly: bool) {
         self.unlocked.with_label_values(&[if partly { "partly" } else { "all" }]).inc();
     }
+}
+
+/// Mail to other servers.
+pub struct QueueMetrics {
+    pub accepted: IntCounter,
+    pub attempts: IntCounterVec,
+    pub reports: IntCounter,
+    pub messages: IntGauge,
+    pub connections: IntGauge,
+    pub oldest_seconds: IntGauge,
 }
 
 pub struct RpcMetrics {
@@ -256,6 +267,25 @@ impl Metrics {
                     "prickle_encryption_unlocked_total",
                     "Sessions that were logged in to with a secret that opened all, or part, of the user's keys.",
                     &["keys"],
+                )?,
+            },
+            queue: QueueMetrics {
+                accepted: counter(
+                    "prickle_queue_accepted_total",
+                    "Messages for other servers that were queued.",
+                )?,
+                attempts: counters(
+                    "prickle_queue_attempts_total",
+                    "Attempts to deliver to a recipient at another server, by what came of them; unreachable: to a \
+                     destination none of whose hosts could be used.",
+                    &["outcome"],
+                )?,
+                reports: counter("prickle_queue_reports_total", "Reports of failures delivered to senders.")?,
+                messages: gauge("prickle_queue_messages", "Queued messages that this node holds.")?,
+                connections: gauge("prickle_queue_connections", "Connections to other servers now.")?,
+                oldest_seconds: gauge(
+                    "prickle_queue_oldest_seconds",
+                    "Age of the oldest message that this node holds.",
                 )?,
             },
             rpc: RpcMetrics {

@@ -12,6 +12,7 @@ use crate::manager::Manager;
 use crate::membership::MembershipHandle;
 use crate::metrics::Metrics;
 use crate::notices::Notices;
+use crate::outbound::Outbound;
 use crate::replication::Replication;
 use crate::sessions::Watchers;
 use crate::topology::Topology;
@@ -54,6 +55,7 @@ pub struct Node {
     pub healing: Healing,
     pub log_heads: LogHeads,
     pub users: UserDatabase,
+    pub outbound: Outbound,
     pub membership: MembershipHandle,
     pub metrics: Metrics,
     pub transport: Arc<dyn Transport>,
@@ -240,6 +242,7 @@ impl Node {
             }
             Request::NoticesLost => {
                 self.manager.notices_lost();
+                self.outbound.doubt();
                 Response::Done
             }
             Request::User { user, op, acting } => {
@@ -252,6 +255,7 @@ impl Node {
                 Response::Done
             }
             Request::KeptHead => self.log_heads.kept(self, from),
+            Request::Queue(request) => Response::Queue(crate::outbound::control::serve(self, request).await?),
             Request::Directory(request) => Response::Directory(self.users.serve(from, request).await),
             request @ (Request::Compare(_)
             | Request::Entries { .. }

@@ -5,6 +5,7 @@ use crate::assembly::Assembly;
 use crate::config::{Config, Listeners};
 use crate::disk;
 use crate::node::Node;
+use crate::outbound;
 use crate::peer_server::{self, PeerServer};
 use crate::sessions::listener::{self, Protocol};
 use crate::tending;
@@ -81,10 +82,12 @@ pub async fn start<L: LeaseService>(
         mail_tls: credentials.mail,
         slots: slots.clone(),
         farewell: farewell(closed.clone(), node.healing.watch_draining(), &mut tasks),
-        closed,
+        closed: closed.clone(),
     };
     bind(&node, &config.listeners, ports, &mut tasks, &stopped).await?;
     assembly.start(leases, &mut tasks, &stopped);
+    // Until the sessions end: what is being sent needs the peers, too.
+    tasks.spawn(outbound::run(node.clone(), closed));
     Ok(RunningNode { node, closing, stopping, tasks, slots, connections: config.limits.connections })
 }
 

@@ -97,6 +97,7 @@ impl Node {
         metrics.log.dead_bytes.set(log.dead_bytes as i64);
         metrics.log.quarantined_at.set(self.log_heads.history().map_or(0, |quarantine| quarantine.at));
         metrics.log.queue.set(i64::from(self.store.load().pending));
+        self.outbound.update_gauges(&metrics.queue);
         self.update_rpc_metrics();
         self.update_user_database_metrics();
     }

@@ -4,6 +4,7 @@
 
 use crate::healing::{DrainProgress, HealingStatus};
 use crate::log_heads::{Quarantine, SignedHead};
+use crate::outbound::control::{QueueAnswer, QueueRequest};
 use bytes::Bytes;
 use cluster::anti_entropy::{Page, Question};
 use cluster::mailbox::{FlagChange, Mark, Marks, Shown};
@@ -109,6 +110,8 @@ pub enum Request {
     KeepHead(SignedHead),
     /// Where did the sender's log end when you last heard?
     KeptHead,
+    /// About the outbound queue's messages that the receiver holds.
+    Queue(QueueRequest),
 }
 
 /// Answers to [`Question`]s.
@@ -256,6 +259,7 @@ pub enum Response {
         head: Option<SignedHead>,
         serving: bool,
     },
+    Queue(QueueAnswer),
 }
 
 /// What a node says of itself in `cluster status`.
@@ -450,6 +454,7 @@ impl Request {
             Self::Tombstones { .. } => "tombstones",
             Self::KeepHead(_) => "keep-head",
             Self::KeptHead => "kept-head",
+            Self::Queue(_) => "queue",
         }
     }
 

@@ -103,6 +103,11 @@ impl EntryId {
     pub const fn new(unix_millis: u64, random: u128) -> Self {
         Self(((unix_millis as u128) << 80) | (random & ((1 << 80) - 1)))
     }
+
+    /// When it was made, by the clock of who made it.
+    pub const fn unix_millis(self) -> u64 {
+        (self.0 >> 80) as u64
+    }
 }
 
 /// A folder of one user, numbered in the user's profile. Never reused. [`FolderId::INBOX`] always exists.
@@ -192,6 +197,7 @@ mod tests {
     #[test]
     fn entry_ids_sort_by_time() {
         assert!(EntryId::new(1, u128::MAX) < EntryId::new(2, 0));
+        assert_eq!(EntryId::new(7, u128::MAX).unix_millis(), 7);
     }
 
     #[test]

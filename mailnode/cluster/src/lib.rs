@@ -15,6 +15,7 @@
 //! | [`lateness`] | whether a request still has a caller who waits for it | decisions/simulator.md |
 //! | [`mail_map`] | user -> nodes that hold fragments | DESIGN 1 |
 //! | [`placement`] | which nodes take a new message | Porcupine, DESIGN 6 |
+//! | [`queue_user`] | whose entries the outbound queue is | decisions/outbound.md |
 //! | [`replica_write`] | a new message's way to `minCopies` disks | DESIGN 2 |
 //! | [`redelivery`] | when the update log is pushed to a peer | Porcupine, DESIGN 4 |
 //! | [`anti_entropy`] | what two nodes should both have and do not | DESIGN 4 |
@@ -33,6 +34,7 @@ pub mod mail_map;
 pub mod mailbox;
 pub mod membership;
 pub mod placement;
+pub mod queue_user;
 pub mod reconstruction;
 pub mod redelivery;
 pub mod replica_write;
@@ -47,6 +49,7 @@ pub use lateness::{Lateness, Sent};
 pub use mail_map::MailMap;
 pub use mailbox::{FolderTable, MailboxIndex, UidBlock};
 pub use placement::{Candidate, Policy};
+pub use queue_user::{is_queue_user, queue_user};
 pub use redelivery::Redelivery;
 pub use replica_write::{Progress, ReplicaWrite, StoreCall};
 pub use user_map::UserMap;

@@ -9,6 +9,7 @@
 //!     match session.proceed(unix_seconds) {
 //!         Next::Write => write session.output()
 //!         Next::Read => write session.output(), then read into session.buffer()
+//!         Next::Sender(address) => session.sender_checked(..)
 //!         Next::Verify(addresses) => session.verified(one Verdict each)
 //!         Next::LogIn(login) => session.logged_in(..)
 //!         Next::Deliver(message) => session.delivered(one Delivery a recipient)
@@ -34,15 +35,16 @@ mod address;
 mod auth;
 mod command;
 mod data;
-mod date;
+pub mod date;
 mod input;
 mod session;
+mod submission;
 mod trace;
 
 pub use address::Address;
 pub use auth::Login;
 pub use data::Unstuffer;
 pub use session::{
-    Config, Delivery, FLUSH_AT, Limits, LoginOutcome, Message, Mode, Next, Outcome, Recipient, Session,
-    Verdict,
+    Config, Delivery, FLUSH_AT, Limits, LoginOutcome, Message, Mode, Next, Outcome, Recipient, SenderOutcome,
+    Session, Verdict,
 };

@@ -43,20 +43,23 @@ impl Trace<'_> {
 
 /// How many `Received:` fields the header of a message has.
 pub fn received_lines(message: &[u8]) -> usize {
-    const NAME: &[u8] = b"received:";
-    let mut count = 0;
+    header_lines(message).filter(|line| begins_field(line, b"received:")).count()
+}
+
+/// Whether a line of a header begins the field of this name, colon included. Names are compared without case.
+pub fn begins_field(line: &[u8], name: &[u8]) -> bool {
+    line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+}
+
+/// The lines of a message's header with their ends.
+pub fn header_lines(message: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = message;
-    loop {
+    std::iter::from_fn(move || {
         let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |position| position + 1);
-        let (line, after) = rest.split_at_checked(end).unwrap_or((rest, &[]));
-        if matches!(line, b"" | b"\n" | b"\r\n") {
-            return count;
-        }
-        if line.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME)) {
-            count += 1;
-        }
+        let (line, after) = rest.split_at_checked(end)?;
         rest = after;
-    }
+        (!matches!(line, b"" | b"\n" | b"\r\n")).then_some(line)
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Random and mutated bytes: no panic, bounded memory, bounded work, and the same replies in any chunks.
 
-use smtp::{Config, Delivery, FLUSH_AT, Limits, LoginOutcome, Mode, Next, Session, Verdict};
+use smtp::{Config, Delivery, FLUSH_AT, Limits, LoginOutcome, Mode, Next, SenderOutcome, Session, Verdict};
 
 struct Random(u64);
 
@@ -82,13 +82,15 @@ fn play(mode: Mode, input: &[u8], mut chunk: impl FnMut() -> usize) -> (Vec<u8>,
                     };
                     session.verified(addresses.iter().map(verdict).collect());
                 }
+                Next::Sender(_) => session.sender_checked(SenderOutcome::Accepted),
                 Next::LogIn(login) => session.logged_in(match login.name.as_str() {
                     "alice" => LoginOutcome::Accepted,
                     _ => LoginOutcome::Refused,
                 }),
                 Next::Deliver(message) => {
                     assert!(!message.recipients.is_empty() && message.recipients.len() <= 5);
-                    assert!(message.body.len() < 500 + 1_500);
+                    assert!(message.body.len() < 500 + 1_700);
+                    assert!(message.body[..message.return_path].starts_with(b"Return-Path: <"));
                     let deliveries = vec![Delivery::Stored; message.recipients.len()];
                     bodies.push(message.body);
                     session.delivered(&deliveries);

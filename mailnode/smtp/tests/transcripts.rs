@@ -5,7 +5,7 @@
 //! added); `R: ` raw bytes from the client with escapes; `S: ` a line that the server must send next; `TLS` the
 //! client begins TLS; `M: ` the content of the message delivered last, with escapes; `CLOSED` the server closes.
 
-use smtp::{Config, Delivery, Limits, LoginOutcome, Mode, Next, Session, Verdict};
+use smtp::{Config, Delivery, Limits, LoginOutcome, Mode, Next, SenderOutcome, Session, Verdict};
 use std::path::Path;
 
 struct Played {
@@ -46,6 +46,11 @@ impl Played {
                     self.session
                         .verified(addresses.iter().map(|address| verdict(address.as_str())).collect());
                 }
+                Next::Sender(sender) => self.session.sender_checked(match sender.as_str() {
+                    "alice@example.org" | "list@example.org" => SenderOutcome::Accepted,
+                    "later@example.org" => SenderOutcome::Temporary,
+                    _ => SenderOutcome::Refused,
+                }),
                 Next::LogIn(login) => {
                     self.session.logged_in(match (login.name.as_str(), login.password.as_str()) {
                         ("alice", "secret") => LoginOutcome::Accepted,

@@ -6,6 +6,7 @@ mod directory;
 mod drain;
 mod encryption;
 mod health;
+mod queue;
 pub mod transfer;
 
 pub use self::cluster::ClusterStatus;
@@ -13,6 +14,7 @@ pub use self::directory::{Alias, NewDomain, NewPassword, NewUser, User};
 pub use self::encryption::{
     AppPassword, DomainEncryption, MadeSecret, NewAppPassword, NewEncryption, Secret,
 };
+pub use self::queue::{QueuePage, Retried};
 use crate::node::Node;
 use crate::wire::Failure;
 use axum::Json;
@@ -98,6 +100,10 @@ pub fn router(node: Arc<Node>, token: &str) -> Router {
             "/v1/cluster/members/{name}/drain",
             get(drain::progress).put(drain::begin).delete(drain::cancel),
         )
+        .route("/v1/queue", get(queue::list))
+        .route("/v1/queue/retry", post(queue::retry_all))
+        .route("/v1/queue/{id}", get(queue::show).delete(queue::remove))
+        .route("/v1/queue/{id}/retry", post(queue::retry))
         .layer(middleware::from_fn_with_state(state.clone(), authenticate));
     Router::new()
         .route("/healthz", get(health::healthz))

@@ -169,7 +169,7 @@ impl Client {
         Ok(Self { agent, server, token: token.trim().to_owned() })
     }
 
-    fn call(&self, method: &str, path: &str, body: Option<Vec<u8>>) -> Result<String, CliError> {
+    pub fn call(&self, method: &str, path: &str, body: Option<Vec<u8>>) -> Result<String, CliError> {
         let request = ureq::http::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.server))

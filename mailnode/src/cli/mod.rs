@@ -4,6 +4,7 @@ mod admin;
 mod directory;
 mod log;
 mod pki;
+mod queue;
 mod start;
 
 pub use start::DevOptions;
@@ -63,6 +64,9 @@ enum Command {
     /// The cluster.
     #[command(subcommand)]
     Cluster(admin::ClusterCommand),
+    /// Mail to other servers that waits.
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
     /// All accounts in a file: out of a user database, into another.
     #[command(subcommand)]
     Directory(directory::DirectoryCommand),
@@ -85,6 +89,9 @@ pub fn run() -> ExitCode {
         Command::Domain(command) => admin::domain(&cli.target, command),
         Command::Alias(command) => admin::alias(&cli.target, command),
         Command::Cluster(command) => admin::cluster(&cli.target, command),
+        Command::Queue(command) => {
+            admin::Client::new(&cli.target).and_then(|client| queue::run(&client, command))
+        }
         Command::Directory(command) => {
             admin::Client::new(&cli.target).and_then(|client| directory::run(&client, command))
         }

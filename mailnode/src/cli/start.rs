@@ -4,6 +4,7 @@ use super::CliError;
 use crate::config::{Config, EXAMPLE, Identity, KubernetesLeasesConfig, LogConfig, LogFormat};
 use crate::dev;
 use crate::forgetting;
+use crate::outbound;
 use crate::running::{self, Credentials};
 use crate::userdb;
 use clap::{Args, Subcommand};
@@ -168,6 +169,7 @@ pub fn config(command: ConfigCommand) -> Result<(), CliError> {
             let config = Config::load(&path, &identity).map_err(CliError::new)?;
             Credentials::load(&config).map_err(CliError::new)?;
             userdb::check(&config.user_database).map_err(CliError::new)?;
+            outbound::Settings::load(&config.outbound).map_err(CliError::new)?;
             println!("{}: good", path.display());
             Ok(())
         }

@@ -16,7 +16,7 @@ pub enum ConfigError {
     Field { field: &'static str, problem: String },
 }
 
-fn refuse(field: &'static str, problem: impl Into<String>) -> ConfigError {
+pub(super) fn refuse(field: &'static str, problem: impl Into<String>) -> ConfigError {
     ConfigError::Field { field, problem: problem.into() }
 }
 
@@ -100,6 +100,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     if config.limits.idle_seconds < 30 {
         return Err(refuse("limits.idleSeconds", "must be at least 30; IMAP wants 1800 (RFC 9051 5.4)"));
     }
+    super::outbound::check(&config.outbound)?;
     let mut seen: HashMap<SocketAddr, &str> = HashMap::new();
     for (field, address) in config.listeners.all() {
         if address.port() == 0 {

@@ -3,8 +3,10 @@
 //! field and is itself checked by a test.
 
 mod check;
+pub mod outbound;
 
 pub use check::ConfigError;
+pub use outbound::OutboundConfig;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -44,6 +46,8 @@ pub struct Config {
     pub admin: AdminConfig,
     #[serde(default)]
     pub limits: Limits,
+    #[serde(default)]
+    pub outbound: OutboundConfig,
     #[serde(default)]
     pub log: LogConfig,
 }
@@ -328,7 +332,8 @@ impl Config {
             &mut self.admin.token_file,
         ];
         let leases = self.cluster.leases.directory.as_mut();
-        let optional = tls.into_iter().flatten().chain(tikv.into_iter().flatten());
+        let optional =
+            tls.into_iter().flatten().chain(tikv.into_iter().flatten()).chain(self.outbound.paths());
         for path in paths.into_iter().chain(leases).chain(optional) {
             *path = base.join(&*path);
         }
@@ -364,6 +369,7 @@ mod tests {
         assert_eq!(config.healing, HealingConfig::default());
         assert_eq!(config.limits.message_bytes, Limits::default().message_bytes);
         assert_eq!(config.limits.idle_seconds, Limits::default().idle_seconds);
+        assert_eq!(config.outbound, OutboundConfig::default());
         assert_eq!(config.spread, default_spread());
         assert_eq!(config.cluster.max_clock_skew_seconds, default_clock_skew());
     }

@@ -23,6 +23,8 @@ use tokio::time::timeout;
 const LOG_KEY: &[u8] = b"\xff\xfflog";
 /// Peers that do not answer by then are not waited for.
 const PATIENCE: Duration = Duration::from_millis(1_500);
+/// Between two tries to use a disk that is full.
+const AGAIN: Duration = Duration::from_secs(2);
 /// Peers that are told of a new log before it is used.
 const TOLD: usize = 8;
 
@@ -36,12 +38,14 @@ struct Memory {
 /// Compares the log with what peers remember of it, then opens the node to them. False: the log was put into quarantine,
 /// and the node must not go on.
 pub async fn admit<L: LeaseService>(node: &Arc<Node>, leases: &L) -> bool {
-    let (log, began) = match identify(node).await {
-        Ok(known) => known,
-        Err(error) => {
-            tracing::error!(%error, "the log cannot be used; the node stays out of service");
-            return false;
+    let (log, began) = loop {
+        match identify(node).await {
+            Ok(known) => break known,
+            Err(error) => {
+                tracing::error!(%error, "the log cannot be used; the node stays out of service until it can")
+            }
         }
+        tokio::time::sleep(AGAIN).await;
     };
     let _ = node.log_heads.log.set(log);
     let peers = peers(node, leases).await;

@@ -145,8 +145,13 @@ pub async fn refresh(
         profile = cell.profile.refreshed(node, cell.user).await?;
         mailbox.know(&profile);
         fetch_fragments(node, cell, mailbox).await?;
-        if mailbox.index.is_behind() {
-            return Err(Failure::Temporary(ANOTHER.into()));
+        // The state of the profile that we were given is old, or what was reserved is lost with a disk: nobody else is
+        // given those numbers.
+        for folder in mailbox.index.folders_behind() {
+            if !profile.folders.contains_key(&folder) {
+                continue;
+            }
+            profile = reserve(node, cell, mailbox, folder, UID_BLOCK).await?;
         }
     }
     let profile = settle_and_notify(node, cell, mailbox, profile).await;

@@ -18,7 +18,7 @@ pub use fragments::BucketKnowledge;
 use crate::node::Node;
 use crate::wire::{Failure, Numbered, UserOp, UserReply};
 use account::ProfileCache;
-use cluster::{Entry, NodeId, UserId};
+use cluster::{Entry, NodeId, UserId, is_queue_user};
 use mailbox::Mailbox;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -186,6 +186,10 @@ impl Manager {
         for entry in &entries {
             self.check(node, entry.user, acting)?;
             self.knowledge.add(entry);
+            if is_queue_user(entry.user) {
+                node.outbound.heard(entry);
+                continue;
+            }
             by_user.entry(entry.user).or_default().push(entry.clone());
         }
         for (user, entries) in by_user {

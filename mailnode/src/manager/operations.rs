@@ -97,7 +97,7 @@ fn folder_of(profile: &Profile, folder: FolderId) -> Result<&directory::Folder, 
 /// A folder in which messages wait for other UIDs is not shown: clients would take them for expunged. Nor is one of which
 /// a replica knew a UID from a block that we have not heard of: another manager may have numbered all the rest, too.
 fn complete(mailbox: &Mailbox, folder: FolderId) -> Result<(), Failure> {
-    if mailbox.index.is_behind() {
+    if mailbox.index.folders_behind().contains(&folder) {
         return Err(Failure::Temporary(ANOTHER.into()));
     }
     if mailbox.index.is_incomplete(folder) {

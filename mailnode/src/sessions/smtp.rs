@@ -11,12 +11,15 @@ use super::socket::Socket;
 use crate::clock::wall_seconds;
 use crate::delivery;
 use crate::node::Node;
+use crate::outbound::accept::{Outgoing, accept};
 use crate::wire::{Failure, RecipientState};
 use cluster::{Entry, FolderId, MailMap, UserId};
 use directory::encryption::PublicKey;
 use futures_util::future::join_all;
+use outbound::Destination;
 use smtp::{
-    Address, Config, Delivery, Limits, Login, LoginOutcome, Message, Mode, Next, Recipient, Session, Verdict,
+    Address, Config, Delivery, Limits, Login, LoginOutcome, Message, Mode, Next, Recipient, SenderOutcome,
+    Session, Verdict,
 };
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -32,7 +35,13 @@ struct Target {
     seal_to: Option<PublicKey>,
 }
 
-type Targets = Vec<Target>;
+/// Where the mail of a recipient goes.
+#[derive(Clone, Debug)]
+enum Targets {
+    Users(Vec<Target>),
+    /// To another server: only for those who logged in.
+    Elsewhere,
+}
 
 const fn mode(protocol: Protocol) -> Mode {
     match protocol {
@@ -63,6 +72,7 @@ pub async fn session(mut context: SessionContext, stream: Stream) -> io::Result<
         },
     });
     let mut socket = Socket::new(stream);
+    let mut user: Option<UserId> = None;
     loop {
         match session.proceed(wall_seconds()) {
             Next::Read => {
@@ -85,14 +95,20 @@ pub async fn session(mut context: SessionContext, stream: Stream) -> io::Result<
                 push(&node, mode, &mut session, &mut socket);
                 socket.flush().await?;
             }
-            Next::Verify(addresses) => session.verified(verify(&node, &addresses).await),
-            Next::LogIn(login) => session.logged_in(log_in(&node, mode, &login).await),
+            Next::Sender(address) => session.sender_checked(may_send_as(&node, user, &address).await),
+            Next::Verify(addresses) => session.verified(verify(&node, &addresses, user).await),
+            Next::LogIn(login) => {
+                let outcome;
+                (outcome, user) = log_in(&node, mode, &login).await;
+                session.logged_in(outcome);
+            }
             Next::Deliver(message) => session.delivered(&deliver(&node, message).await),
             Next::StartTls => {
                 push(&node, mode, &mut session, &mut socket);
                 socket.flush().await?;
                 socket = socket.upgrade(&context.tls).await?;
                 session.tls_started();
+                user = None;
             }
             Next::Close => {
                 push(&node, mode, &mut session, &mut socket);
@@ -110,24 +126,41 @@ fn push(node: &Node, mode: Mode, session: &mut Session<Targets>, socket: &mut So
     socket.push(session.output());
 }
 
-async fn log_in(node: &Arc<Node>, mode: Mode, login: &Login) -> LoginOutcome {
+async fn log_in(node: &Arc<Node>, mode: Mode, login: &Login) -> (LoginOutcome, Option<UserId>) {
     match Mail::log_in(node, mode.name(), &login.name, &login.password).await {
-        Ok(_) => LoginOutcome::Accepted,
-        Err(Failure::BadCredentials) => LoginOutcome::Refused,
-        Err(_) => LoginOutcome::Temporary,
+        Ok(mail) => (LoginOutcome::Accepted, Some(mail.user)),
+        Err(Failure::BadCredentials) => (LoginOutcome::Refused, None),
+        Err(_) => (LoginOutcome::Temporary, None),
+    }
+}
+
+/// RFC 6409 6.1: a user sends as an address whose mail reaches them, which includes aliases and `user+detail`.
+async fn may_send_as(node: &Arc<Node>, user: Option<UserId>, address: &Address) -> SenderOutcome {
+    let Some(user) = user else { return SenderOutcome::Refused };
+    match resolve(node, address).await {
+        Ok(users) if users.contains(&user) => SenderOutcome::Accepted,
+        Err(Verdict::Temporary) => SenderOutcome::Temporary,
+        _ => SenderOutcome::Refused,
     }
 }
 
 /// Step 2 of a delivery: addresses to users, and users to their managers' word.
-async fn verify(node: &Arc<Node>, addresses: &[Address]) -> Vec<Verdict<Targets>> {
+async fn verify(node: &Arc<Node>, addresses: &[Address], user: Option<UserId>) -> Vec<Verdict<Targets>> {
     let resolved = join_all(addresses.iter().map(|address| resolve(node, address))).await;
     let users: HashSet<UserId> = resolved.iter().flatten().flatten().copied().collect();
     let users: Vec<UserId> = users.into_iter().collect();
     let states = if users.is_empty() { BTreeMap::new() } else { node.verify(&users).await };
+    let relays = user.is_some() && node.outbound.settings.enabled;
     resolved
         .into_iter()
-        .map(|resolved| match resolved {
+        .zip(addresses)
+        .map(|(resolved, address)| match resolved {
             Ok(users) => judge(&users, &states),
+            // Only for our own users: nobody else may send through us (RFC 5321 7.9).
+            Err(Verdict::Foreign) if relays => match Destination::of(address.as_str()) {
+                Ok(_) => Verdict::Accepted(Targets::Elsewhere),
+                Err(_) => Verdict::Malformed,
+            },
             Err(verdict) => verdict,
         })
         .collect()
@@ -176,34 +209,77 @@ fn judge(users: &[UserId], states: &BTreeMap<UserId, Result<RecipientState, Fail
     }
     match (full, targets.is_empty(), disabled) {
         (true, _, _) => Verdict::OverQuota,
-        (false, false, _) => Verdict::Accepted(targets),
+        (false, false, _) => Verdict::Accepted(Targets::Users(targets)),
         (false, true, true) => Verdict::Disabled,
         (false, true, false) => Verdict::Unknown,
     }
 }
 
-/// Steps 4 to 6: copies for every user, and what to say of every recipient.
+/// Steps 4 to 6: copies for every user, then the outbound queue, and what to say of every recipient.
 async fn deliver(node: &Arc<Node>, message: Message<Targets>) -> Vec<Delivery> {
     let begun = Instant::now();
     let (copies, places) = copies(&message.recipients);
     let count = copies.len();
-    let stored: Vec<Option<Entry>> =
-        delivery::deliver(node, copies, &message.body).await.into_iter().map(Result::ok).collect();
+    let stored: Vec<Option<Entry>> = if count > 0 {
+        delivery::deliver(node, copies, &message.body).await.into_iter().map(Result::ok).collect()
+    } else {
+        Vec::new()
+    };
     let is_stored: Vec<bool> = (0..count).map(|index| matches!(stored.get(index), Some(Some(_)))).collect();
     let failures = is_stored.iter().filter(|stored| !**stored).count();
-    let (deliveries, unwanted) = outcome(&places, &is_stored, message.all_or_none);
+    // Last, because a queued message may be on its way before it could be taken back.
+    let queued = failures > 0 || queue(node, &message).await;
+    let (deliveries, unwanted) = if queued {
+        outcome(&places, &is_stored, message.all_or_none)
+    } else {
+        (vec![Delivery::Failed; places.len()], (0..count).collect())
+    };
     let bytes = message.body.len();
-    if failures == 0 {
+    if failures == 0 && queued {
         tracing::info!(id = message.id, recipients = places.len(), copies = count, bytes, "delivered");
     } else {
         node.metrics.delivery_failures.inc_by(failures as u64);
         let taken_back = unwanted.len();
-        tracing::warn!(id = message.id, copies = count, failures, taken_back, bytes, "not delivered to all");
+        tracing::warn!(
+            id = message.id,
+            copies = count,
+            failures,
+            queued,
+            taken_back,
+            bytes,
+            "not delivered to all"
+        );
         let entries = unwanted.into_iter().filter_map(|index| stored.get(index)?.as_ref());
         join_all(entries.map(|entry| delivery::take_back(node, entry))).await;
     }
     node.metrics.delivery_seconds.observe(begun.elapsed().as_secs_f64());
     deliveries
+}
+
+/// What goes to other servers, in the outbound queue. True if there is nothing, or all of it is durable.
+async fn queue(node: &Arc<Node>, message: &Message<Targets>) -> bool {
+    let elsewhere = |recipient: &&Recipient<Targets>| matches!(recipient.target, Targets::Elsewhere);
+    let mut known = HashSet::new();
+    let addresses =
+        message.recipients.iter().filter(elsewhere).map(|recipient| recipient.address.to_string());
+    let recipients: Vec<String> = addresses.filter(|address| known.insert(address.clone())).collect();
+    if recipients.is_empty() {
+        return true;
+    }
+    let outgoing = Outgoing {
+        sender: message.sender.as_ref().map(ToString::to_string),
+        recipients,
+        utf8: message.utf8,
+        id: &message.id,
+        message: message.body.get(message.return_path..).unwrap_or_default(),
+    };
+    match accept(node, outgoing).await {
+        Ok(_) => true,
+        Err(failure) => {
+            tracing::warn!(id = message.id, %failure, "not queued");
+            false
+        }
+    }
 }
 
 /// One copy for each user, and for each recipient the indexes of its users' copies.
@@ -213,7 +289,10 @@ fn copies(recipients: &[Recipient<Targets>]) -> (Vec<delivery::Recipient>, Vec<V
     let places = recipients
         .iter()
         .map(|recipient| {
-            let targets = recipient.target.iter();
+            let targets = match &recipient.target {
+                Targets::Users(targets) => targets.as_slice(),
+                Targets::Elsewhere => &[],
+            };
             let place = |target: &Target| {
                 *known.entry(target.user).or_insert_with(|| {
                     copies.push(delivery::Recipient {
@@ -227,7 +306,7 @@ fn copies(recipients: &[Recipient<Targets>]) -> (Vec<delivery::Recipient>, Vec<V
                     copies.len() - 1
                 })
             };
-            targets.map(place).collect()
+            targets.iter().map(place).collect()
         })
         .collect();
     (copies, places)
@@ -282,7 +361,9 @@ mod tests {
         ]);
         let judged =
             |users: &[u128]| judge(&users.iter().map(|user| UserId(*user)).collect::<Vec<_>>(), &states);
-        assert!(matches!(judged(&[1, 3, 5]), Verdict::Accepted(targets) if targets.len() == 1));
+        assert!(
+            matches!(judged(&[1, 3, 5]), Verdict::Accepted(Targets::Users(targets)) if targets.len() == 1)
+        );
         assert!(matches!(judged(&[1, 2]), Verdict::OverQuota));
         assert!(matches!(judged(&[1, 2, 4]), Verdict::Temporary));
         assert!(matches!(judged(&[3, 5]), Verdict::Disabled));

@@ -180,7 +180,8 @@ impl FolderIndex {
         let mut seen: UidRanges = numbers.into_iter().collect();
         let from = seen.keep_highest(SEEN);
         let known = Known { seen, from, unread: unread.to_vec() };
-        Reservation { count, at, known, after: Some(self.first_free.max(1)) }
+        let after = self.first_free.max(self.met.saturating_add(1));
+        Reservation { count, at, known, after: Some(after) }
     }
 
     /// True if whoever comes after us knows which nodes we could not read.

@@ -247,6 +247,12 @@ impl MailboxIndex {
         self.folders.values().any(FolderIndex::is_behind)
     }
 
+    /// The folders for which that is so. A reservation in each of them begins above all numbers in use.
+    pub fn folders_behind(&self) -> Vec<FolderId> {
+        let behind = self.folders.iter().filter(|(_, index)| index.is_behind());
+        behind.map(|(&folder, _)| folder).collect()
+    }
+
     /// Hands over a block that was just reserved for this manager.
     pub fn add_block(&mut self, folder: FolderId, block: UidBlock) {
         self.folder(folder).add_block(block);

@@ -18,6 +18,7 @@ use crate::address::{Address, normal_domain};
 use crate::profile::Profile;
 use crate::record::{DatabaseError, Key, Kind, Read, Records};
 use bytes::Bytes;
+use cluster::is_queue_user;
 
 /// Bytes of records in one page of an export, about; one more may come on top.
 const PAGE_BYTES: usize = 512 * 1024;
@@ -171,6 +172,9 @@ impl<R: Records> Accounts<R> {
 
     async fn import_user(&self, mut profile: Profile) -> Result<Imported, AccountError> {
         profile.check().map_err(AccountError::Invalid)?;
+        if is_queue_user(profile.id) {
+            return invalid(format!("{} is the id of a part of the outbound queue", profile.id));
+        }
         let (user, key) = (profile.id, Key::profile(profile.id));
         for address in &profile.addresses {
             self.needs_domain(address).await?;

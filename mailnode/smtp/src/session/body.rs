@@ -1,6 +1,7 @@
 //! The message: DATA (RFC 5321 4.1.1.4) and BDAT (RFC 3030), gathered once in memory behind its trace lines.
 
 use super::{Delivery, Message, Mode, Next, Question, Reply, Session, State, Transaction};
+use crate::submission::missing_fields;
 use crate::trace::{MOST_RECEIVED, Trace, received_lines};
 use std::fmt::Write;
 
@@ -186,11 +187,19 @@ impl<R> Session<R> {
             return None;
         }
         let transaction = self.transaction.as_mut()?;
+        if self.config.mode == Mode::Submission {
+            let content = transaction.body.get(transaction.head..).unwrap_or_default();
+            let missing = missing_fields(content, &transaction.id, &self.config.host_name, self.now);
+            transaction.body.splice(transaction.head..transaction.head, missing.into_bytes());
+        }
         let recipients = std::mem::take(&mut transaction.recipients);
         self.state = State::Asked(Question::Delivery { command, recipients: recipients.len() });
         Some(Next::Deliver(Message {
             id: transaction.id.clone(),
+            sender: transaction.sender.clone(),
             recipients,
+            utf8: transaction.utf8,
+            return_path: memchr::memchr(b'\n', &transaction.body).map_or(0, |end| end + 1),
             body: std::mem::take(&mut transaction.body),
             all_or_none: self.config.mode != Mode::Lmtp,
         }))

@@ -38,7 +38,7 @@ impl<R> Session<R> {
             Command::Ehlo(name) => self.hello(verb, name, true, self.config.mode != Mode::Lmtp),
             Command::Helo(name) => self.hello(verb, name, false, self.config.mode != Mode::Lmtp),
             Command::Lhlo(name) => self.hello(verb, name, true, self.config.mode == Mode::Lmtp),
-            Command::Mail(mail) => self.mail(mail),
+            Command::Mail(mail) => return self.mail(mail),
             Command::Rcpt(address) => self.rcpt(address),
             Command::Data => self.data(),
             Command::Bdat { size, last } => self.bdat(size, last),
@@ -95,7 +95,7 @@ impl<R> Session<R> {
         self.tls || self.config.clear_text_login
     }
 
-    fn mail(&mut self, mail: Mail) {
+    fn mail(&mut self, mail: Mail) -> Option<Next<R>> {
         let refusal = if self.client.is_none() {
             Some(Reply(503, "5.5.1", "Say hello first"))
         } else if self.transaction.is_some() {
@@ -110,13 +110,16 @@ impl<R> Session<R> {
             None
         };
         if let Some(reply) = refusal {
-            return self.fault("MAIL", reply);
+            self.fault("MAIL", reply);
+            return None;
         }
         // RFC 1870 6.1: no need to wait for the message to know that it is too big.
         if mail.size.is_some_and(|size| size > self.config.limits.message_bytes) {
-            return self.reply("MAIL", Reply(552, "5.3.4", "Message is too big"));
+            self.reply("MAIL", Reply(552, "5.3.4", "Message is too big"));
+            return None;
         }
         self.messages += 1;
+        let sender = mail.sender.clone();
         self.transaction = Some(Transaction {
             sender: mail.sender,
             declared_size: mail.size.unwrap_or(0),
@@ -128,7 +131,14 @@ impl<R> Session<R> {
             chunked: false,
             dropped: 0,
         });
-        self.success("MAIL", Reply(250, "2.1.0", "Ok"));
+        match sender {
+            Some(sender) if self.config.mode == Mode::Submission => {
+                self.state = State::Asked(Question::Sender);
+                return Some(Next::Sender(sender));
+            }
+            _ => self.success("MAIL", Reply(250, "2.1.0", "Ok")),
+        }
+        None
     }
 
     fn rcpt(&mut self, address: Address) {
@@ -180,7 +190,7 @@ impl<R> Session<R> {
             Verdict::Disabled => Reply(550, "5.2.1", "This mailbox takes no mail"),
             Verdict::OverQuota => Reply(452, "4.2.2", "Mailbox is full"),
             Verdict::Foreign if self.config.mode == Mode::Submission => {
-                Reply(550, "5.7.1", "This server does not send mail to other domains yet")
+                Reply(550, "5.7.1", "This server does not send mail to other domains")
             }
             Verdict::Foreign => Reply(550, "5.7.1", "Relaying denied"),
             Verdict::Malformed => Reply(553, "5.1.3", "Malformed address"),

@@ -72,6 +72,8 @@ pub enum Next<R> {
     Read,
     /// Write the output; there is more to come without reading.
     Write,
+    /// May the user who logged in send as this? Answer with [`Session::sender_checked`].
+    Sender(Address),
     /// Who are these? Answer with [`Session::verified`].
     Verify(Vec<Address>),
     /// Answer with [`Session::logged_in`].
@@ -99,6 +101,15 @@ pub enum Verdict<R> {
     Temporary,
 }
 
+/// Whether a user may send as an address (RFC 6409 6.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SenderOutcome {
+    Accepted,
+    /// It is not theirs.
+    Refused,
+    Temporary,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoginOutcome {
     Accepted,
@@ -118,9 +129,16 @@ pub struct Recipient<R> {
 pub struct Message<R> {
     /// For logs; also in the `Received:` line and in the reply.
     pub id: String,
+    /// None is the null path.
+    pub sender: Option<Address>,
     pub recipients: Vec<Recipient<R>>,
-    /// `Return-Path:` and `Received:`, then what the client sent, byte for byte.
+    /// The client asked for SMTPUTF8.
+    pub utf8: bool,
+    /// `Return-Path:` and `Received:`, then what the client sent, byte for byte; in [`Mode::Submission`] what a header
+    /// must have is put before it if it is missing.
     pub body: Vec<u8>,
+    /// Bytes of the `Return-Path:` line in front, which only final delivery adds (RFC 5321 4.4).
+    pub return_path: usize,
     /// If one copy cannot be stored, none may stay: there is one reply for all, and the client will send again.
     pub all_or_none: bool,
 }
@@ -206,6 +224,7 @@ enum State {
 
 #[derive(Debug)]
 enum Question {
+    Sender,
     Recipients,
     Login(Login),
     Delivery { command: &'static str, recipients: usize },
@@ -297,6 +316,26 @@ impl<R> Session<R> {
             };
             if let Some(next) = step {
                 return next;
+            }
+        }
+    }
+
+    /// The answer to [`Next::Sender`].
+    pub fn sender_checked(&mut self, outcome: SenderOutcome) {
+        if !matches!(self.state, State::Asked(Question::Sender)) {
+            return;
+        }
+        self.state = State::Command;
+        match outcome {
+            SenderOutcome::Accepted => self.success("MAIL", Reply(250, "2.1.0", "Ok")),
+            SenderOutcome::Refused => {
+                self.transaction = None;
+                // RFC 6409 6.1.
+                self.fault("MAIL", Reply(550, "5.7.1", "This sender address is not one of yours"));
+            }
+            SenderOutcome::Temporary => {
+                self.transaction = None;
+                self.reply("MAIL", Reply(451, "4.3.0", "Cannot check the sender now, try again later"));
             }
         }
     }

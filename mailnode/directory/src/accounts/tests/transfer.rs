@@ -192,3 +192,13 @@ fn large_databases_are_exported_and_inspected_in_pages() {
         assert!(bad.parse::<Cursor>().is_err(), "{bad:?}");
     }
 }
+
+#[test]
+fn an_account_cannot_take_the_place_of_the_outbound_queue() {
+    let there = accounts();
+    let address = Address::parse("eve@example.org").unwrap();
+    let id = cluster::queue_user(cluster::Bucket(7));
+    let profile = Profile::new(id, address, Credentials::Locked, 0, AT);
+    let refused = now(there.import(Line::User(Box::new(profile)))).unwrap_err();
+    assert!(refused.to_string().contains("outbound queue"), "{refused}");
+}
