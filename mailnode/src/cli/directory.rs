@@ -261,7 +261,7 @@ mod tests {
         Ok(count)
     }
 
-    const HEADER: &str = "{\"header\":{\"format\":1}}\n";
+    const HEADER: &str = "{\"header\":{\"format\":2}}\n";
     const DOMAIN: &str = "{\"domain\":{\"name\":\"example.org\"}}\n";
     const END: &str = "{\"end\":{\"domains\":1,\"aliases\":0,\"users\":0}}\n";
 
@@ -274,7 +274,7 @@ mod tests {
         assert!(refused(&[HEADER, DOMAIN, DOMAIN, END]).contains("there are 2 domains"));
         assert!(refused(&[HEADER, DOMAIN, END, DOMAIN]).contains("follows the end"));
         assert!(refused(&[HEADER, DOMAIN, HEADER, END]).contains("second header"));
-        assert!(refused(&["{\"header\":{\"format\":2}}\n", END]).contains("format 2"));
+        assert!(refused(&["{\"header\":{\"format\":3}}\n", END]).contains("format 3"));
         assert!(refused(&[""]).contains("cut off"));
     }
 
