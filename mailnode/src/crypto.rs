@@ -1,18 +1,31 @@
-//! Convergent encryption of bodies (DESIGN 7; POST, PAPERS B3).
+//! Convergent encryption of bodies (DESIGN 7; POST, PAPERS B3), and who gets their keys.
 //!
 //! key = keyed BLAKE3 of the plaintext under the cluster's secret, so that equal bodies give equal blobs inside
 //! one cluster and nobody outside it can confirm a guess; blob = AES-256-GCM under that key, whose nonce may be
-//! constant because a key never encrypts two plaintexts; name = BLAKE3 of the ciphertext. The entry carries the
-//! key wrapped (mode `cluster`): AES-256-GCM under a key derived from the cluster secret, random nonce, bound to
-//! the blob's name so that a wrapped key cannot be put on another blob.
+//! constant because a key never encrypts two plaintexts; name = BLAKE3 of the ciphertext. The entry carries the key
+//! wrapped, in one of two ways:
+//!
+//! | mode | first byte | then |
+//! | --- | --- | --- |
+//! | `cluster` | 1 | nonce [12], key and tag [48]: AES-256-GCM under a key derived from the cluster secret, bound to the blob's name |
+//! | `user` | 2 | the first 8 bytes of the user's public key, HPKE message [80] ([`directory::encryption::seal`]), bound to the blob's name and the user |
+//!
+//! So a wrapped key cannot be put on another blob, nor a user's on another user's entry. Keys of bodies and of users are
+//! zeroed when they are dropped; bodies and whatever libraries copied are zeroed by the allocator (`main.rs`).
 
 use crate::environment;
 use bytes::{Bytes, BytesMut};
-use cluster::{BlobId, BlobRef, WrappedKey};
+use cluster::{BlobId, BlobRef, Register, Timestamp, UserId, WrappedKey};
+use directory::encryption::{PublicKey, Seed, Unlocked, seal};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use zeroize::Zeroizing;
 
-/// First byte of a wrapped key: how it is wrapped. 2 will be HPKE to the user's key.
+/// First byte of a wrapped key: how it is wrapped.
 const WRAPPED_BY_CLUSTER: u8 = 1;
+const SEALED_TO_USER: u8 = 2;
+/// Bytes of a user's public key by which a wrapped key says which pair it is for.
+const KEY_NAME: usize = 8;
+const PURPOSE: &[u8] = b"prickle 2026-11 key of a body";
 /// First byte of a blob's plaintext: how the body is coded. 2 will be a list of MIME parts.
 const WHOLE_BODY: u8 = 1;
 const TAG: usize = 16;
@@ -25,15 +38,68 @@ pub enum CryptoError {
     Damaged,
     #[error("the key cannot be unwrapped: was the cluster secret changed?")]
     Key,
+    #[error("the key is sealed to the user, and no key that opens it is here")]
+    Locked,
+    #[error("nothing can be sealed to the user's public key")]
+    PublicKey,
     #[error("written by a newer version")]
     Version,
 }
 
+/// How a body's key is wrapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrapping {
+    Cluster,
+    User,
+}
+
+impl Wrapping {
+    /// None if a newer version wrapped it.
+    pub fn of(key: &WrappedKey) -> Option<Self> {
+        match key.0.first() {
+            Some(&WRAPPED_BY_CLUSTER) => Some(Self::Cluster),
+            Some(&SEALED_TO_USER) => Some(Self::User),
+            _ => None,
+        }
+    }
+}
+
+type BodyKey = Zeroizing<[u8; 32]>;
+
 /// A body ready to be stored.
-#[derive(Clone, Debug)]
 pub struct SealedBody {
     pub ciphertext: Bytes,
-    pub blob: BlobRef,
+    id: BlobId,
+    size: u64,
+    key: BodyKey,
+}
+
+impl SealedBody {
+    /// The body as the entry of one user names it: its key for the user's key alone, or for the cluster.
+    ///
+    /// # Errors
+    /// [`CryptoError::PublicKey`].
+    pub fn blob(
+        &self,
+        keys: &Keys,
+        user: UserId,
+        seal_to: Option<PublicKey>,
+        at: Timestamp,
+    ) -> Result<BlobRef, CryptoError> {
+        let key = match seal_to {
+            Some(public) => seal_key(&self.id, &self.key, user, public)?,
+            None => keys.wrap(&self.id, &self.key)?,
+        };
+        Ok(BlobRef { id: self.id, size: self.size, key: Register::new(key, at) })
+    }
+}
+
+/// The keys that whoever reads a body has besides the cluster's.
+pub type Reader<'a> = Option<(UserId, &'a Unlocked)>;
+
+/// 32 random bytes.
+pub fn seed() -> Seed {
+    Zeroizing::new(environment::random_bytes())
 }
 
 /// The cluster's keys. Never logged: `Debug` is not derived.
@@ -49,7 +115,7 @@ impl Keys {
         if secret.len() < 32 {
             return Err(CryptoError::ShortSecret);
         }
-        let wrapping = blake3::derive_key("prickle 2026-11 cluster key wrapping", secret);
+        let wrapping = Zeroizing::new(blake3::derive_key("prickle 2026-11 cluster key wrapping", secret));
         Ok(Self {
             convergence: blake3::derive_key("prickle 2026-11 convergent body keys", secret),
             wrapping: key(&wrapping)?,
@@ -61,7 +127,7 @@ impl Keys {
     /// # Errors
     /// Only if the cipher refuses: a bug.
     pub fn seal(&self, body: &[u8]) -> Result<SealedBody, CryptoError> {
-        let body_key = *blake3::keyed_hash(&self.convergence, body).as_bytes();
+        let body_key = Zeroizing::new(*blake3::keyed_hash(&self.convergence, body).as_bytes());
         let mut sealed = BytesMut::with_capacity(1 + body.len() + TAG);
         sealed.extend_from_slice(&[WHOLE_BODY]);
         sealed.extend_from_slice(body);
@@ -70,48 +136,79 @@ impl Keys {
             .map_err(|_| CryptoError::Key)?;
         sealed.extend_from_slice(tag.as_ref());
         let id = BlobId::of(&sealed);
-        let key = self.wrap(&id, body_key)?;
-        Ok(SealedBody { ciphertext: sealed.freeze(), blob: BlobRef { id, size: body.len() as u64, key } })
+        Ok(SealedBody { ciphertext: sealed.freeze(), id, size: body.len() as u64, key: body_key })
     }
 
-    fn wrap(&self, id: &BlobId, mut body_key: [u8; 32]) -> Result<WrappedKey, CryptoError> {
+    fn wrap(&self, id: &BlobId, body_key: &BodyKey) -> Result<WrappedKey, CryptoError> {
+        let mut body_key = body_key.clone();
         let fresh = environment::random_bytes::<NONCE_LEN>();
         let tag = self
             .wrapping
-            .seal_in_place_separate_tag(nonce(fresh), Aad::from(id.0), &mut body_key)
+            .seal_in_place_separate_tag(nonce(fresh), Aad::from(id.0), &mut body_key[..])
             .map_err(|_| CryptoError::Key)?;
         let mut wrapped = Vec::with_capacity(1 + NONCE_LEN + body_key.len() + TAG);
         wrapped.push(WRAPPED_BY_CLUSTER);
         wrapped.extend_from_slice(&fresh);
-        wrapped.extend_from_slice(&body_key);
+        wrapped.extend_from_slice(&body_key[..]);
         wrapped.extend_from_slice(tag.as_ref());
         Ok(WrappedKey(wrapped))
     }
 
-    fn unwrap(&self, blob: &BlobRef) -> Result<LessSafeKey, CryptoError> {
-        let (&mode, rest) = blob.key.0.split_first().ok_or(CryptoError::Key)?;
-        if mode != WRAPPED_BY_CLUSTER {
-            return Err(CryptoError::Version);
-        }
-        let (fresh, sealed) = rest.split_first_chunk::<NONCE_LEN>().ok_or(CryptoError::Key)?;
-        let mut sealed = sealed.to_vec();
-        let opened = self
-            .wrapping
-            .open_in_place(nonce(*fresh), Aad::from(blob.id.0), &mut sealed)
-            .map_err(|_| CryptoError::Key)?;
-        let opened: &[u8; 32] = (&*opened).try_into().map_err(|_| CryptoError::Key)?;
-        key(opened)
+    fn unwrap(&self, blob: &BlobRef, reader: Reader<'_>) -> Result<BodyKey, CryptoError> {
+        let (&mode, rest) = blob.key.value.0.split_first().ok_or(CryptoError::Key)?;
+        let opened = match mode {
+            WRAPPED_BY_CLUSTER => self.unwrap_by_cluster(&blob.id, rest)?,
+            SEALED_TO_USER => open_key(&blob.id, rest, reader)?,
+            _ => return Err(CryptoError::Version),
+        };
+        Ok(Zeroizing::new(opened.as_slice().try_into().map_err(|_| CryptoError::Key)?))
+    }
+
+    fn unwrap_by_cluster(&self, id: &BlobId, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+        let (fresh, sealed) = wrapped.split_first_chunk::<NONCE_LEN>().ok_or(CryptoError::Key)?;
+        let mut sealed = Zeroizing::new(sealed.to_vec());
+        let opened = self.wrapping.open_in_place(nonce(*fresh), Aad::from(id.0), &mut sealed);
+        let length = opened.map_err(|_| CryptoError::Key)?.len();
+        sealed.truncate(length);
+        Ok(sealed)
+    }
+
+    /// The key of a body, sealed to the user's key instead of the cluster's.
+    ///
+    /// # Errors
+    /// [`CryptoError::PublicKey`], or if the cluster cannot unwrap it.
+    pub fn seal_to_user(
+        &self,
+        blob: &BlobRef,
+        user: UserId,
+        public: PublicKey,
+    ) -> Result<WrappedKey, CryptoError> {
+        seal_key(&blob.id, &self.unwrap(blob, None)?, user, public)
+    }
+
+    /// The key of a body, for the cluster's key instead of the user's.
+    ///
+    /// # Errors
+    /// [`CryptoError::Locked`] if the reader does not have the user's key.
+    pub fn wrap_for_cluster(&self, blob: &BlobRef, reader: Reader<'_>) -> Result<WrappedKey, CryptoError> {
+        self.wrap(&blob.id, &self.unwrap(blob, reader)?)
+    }
+
+    /// True if the cluster can unwrap this key of a body.
+    pub fn can_unwrap(&self, id: &BlobId, key: &WrappedKey) -> bool {
+        let rest = key.0.split_first().filter(|(mode, _)| **mode == WRAPPED_BY_CLUSTER);
+        rest.is_some_and(|(_, rest)| self.unwrap_by_cluster(id, rest).is_ok_and(|key| key.len() == 32))
     }
 
     /// Decrypts a blob that a replica sent, after checking that it is the one that was asked for.
     ///
     /// # Errors
-    /// [`CryptoError::Damaged`]: try another replica. The others are for ever.
-    pub fn open(&self, blob: &BlobRef, ciphertext: Bytes) -> Result<Bytes, CryptoError> {
+    /// [`CryptoError::Damaged`]: try another replica. The others are the same with each.
+    pub fn open(&self, blob: &BlobRef, ciphertext: Bytes, reader: Reader<'_>) -> Result<Bytes, CryptoError> {
         if BlobId::of(&ciphertext) != blob.id {
             return Err(CryptoError::Damaged);
         }
-        let body_key = self.unwrap(blob)?;
+        let body_key = key(&*self.unwrap(blob, reader)?)?;
         let mut sealed = ciphertext.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
         let length = body_key
             .open_in_place(nonce([0; NONCE_LEN]), Aad::empty(), &mut sealed)
@@ -126,6 +223,36 @@ impl Keys {
     }
 }
 
+fn seal_key(
+    id: &BlobId,
+    body_key: &BodyKey,
+    user: UserId,
+    public: PublicKey,
+) -> Result<WrappedKey, CryptoError> {
+    let sealed = seal::seal(public, PURPOSE, &bound(id, user), &body_key[..], &seed())
+        .map_err(|_| CryptoError::PublicKey)?;
+    let mut wrapped = Vec::with_capacity(1 + KEY_NAME + sealed.0.len());
+    wrapped.push(SEALED_TO_USER);
+    wrapped.extend_from_slice(&public.0.0[..KEY_NAME]);
+    wrapped.extend_from_slice(&sealed.0);
+    Ok(WrappedKey(wrapped))
+}
+
+fn open_key(id: &BlobId, wrapped: &[u8], reader: Reader<'_>) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+    let (name, sealed) = wrapped.split_at_checked(KEY_NAME).ok_or(CryptoError::Key)?;
+    let (user, unlocked) = reader.ok_or(CryptoError::Locked)?;
+    let key = unlocked.keys().find(|key| key.public().0.0.starts_with(name)).ok_or(CryptoError::Locked)?;
+    seal::open(key, PURPOSE, &bound(id, user), sealed).map_err(|_| CryptoError::Key)
+}
+
+/// What a sealed key belongs to.
+fn bound(id: &BlobId, user: UserId) -> [u8; 48] {
+    let mut bound = [0; 48];
+    bound[..32].copy_from_slice(&id.0);
+    bound[32..].copy_from_slice(&user.to_bytes());
+    bound
+}
+
 fn key(bytes: &[u8; 32]) -> Result<LessSafeKey, CryptoError> {
     UnboundKey::new(&AES_256_GCM, bytes).map(LessSafeKey::new).map_err(|_| CryptoError::Key)
 }
@@ -135,44 +262,4 @@ fn nonce(bytes: [u8; NONCE_LEN]) -> Nonce {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECRET: &[u8] = b"a cluster secret of thirty-two b";
-
-    #[test]
-    fn a_body_comes_back_and_equal_bodies_are_one_blob() {
-        let keys = Keys::new(SECRET).unwrap();
-        let (one, two) = (keys.seal(b"hello").unwrap(), keys.seal(b"hello").unwrap());
-        assert_eq!((one.blob.id, one.blob.size), (two.blob.id, 5));
-        assert_eq!(one.ciphertext, two.ciphertext);
-        assert_ne!(one.blob.key, two.blob.key, "wrapped keys do not show which entries share a body");
-        assert_eq!(&keys.open(&one.blob, two.ciphertext.clone()).unwrap()[..], b"hello");
-        assert!(!one.ciphertext.windows(5).any(|window| window == b"hello"));
-        assert_eq!(keys.seal(b"").unwrap().blob.size, 0);
-    }
-
-    #[test]
-    fn another_clusters_secret_gives_another_name_so_that_guesses_cannot_be_confirmed() {
-        let ours = Keys::new(SECRET).unwrap().seal(b"hello").unwrap();
-        let theirs = Keys::new(&[7; 32]).unwrap().seal(b"hello").unwrap();
-        assert_ne!(ours.blob.id, theirs.blob.id);
-    }
-
-    #[test]
-    fn a_damaged_copy_or_a_key_of_another_blob_is_refused() {
-        let keys = Keys::new(SECRET).unwrap();
-        let sealed = keys.seal(b"hello").unwrap();
-        let mut bad = sealed.ciphertext.to_vec();
-        bad[3] ^= 1;
-        assert_eq!(keys.open(&sealed.blob, bad.into()), Err(CryptoError::Damaged));
-        let other = keys.seal(b"other").unwrap();
-        let mixed = BlobRef { key: other.blob.key, ..sealed.blob.clone() };
-        assert_eq!(keys.open(&mixed, sealed.ciphertext), Err(CryptoError::Key));
-    }
-
-    #[test]
-    fn a_short_secret_is_refused() {
-        assert!(matches!(Keys::new(&[1; 31]), Err(CryptoError::ShortSecret)));
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@ use cluster::{
     Entry, Flag, FolderId, Location, MailMap, NodeId, Progress, Register, ReplicaWrite, StoreCall, Timestamp,
     UserId, is_queue_user, placement,
 };
+use directory::encryption::PublicKey;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +31,8 @@ pub struct Recipient {
     pub flags: Vec<Flag>,
     /// Unix seconds; now if absent.
     pub internal_date: Option<i64>,
+    /// The key of the user's that the body's key is sealed to; the cluster can read the body if absent.
+    pub seal_to: Option<PublicKey>,
 }
 
 /// Delivers one message. For each recipient: the entry that is on `minCopies` disks now, or why not.
@@ -38,17 +41,24 @@ pub async fn deliver(
     recipients: Vec<Recipient>,
     body: &[u8],
 ) -> Vec<Result<Entry, Failure>> {
-    let sealed = match node.keys.seal(body) {
-        Ok(sealed) => sealed,
+    let at = node.clock.now();
+    let wrapped = node.keys.seal(body).and_then(|sealed| {
+        let wrap = |recipient: &Recipient| sealed.blob(&node.keys, recipient.user, recipient.seal_to, at);
+        let blobs = recipients.iter().map(wrap).collect::<Result<Vec<_>, _>>()?;
+        Ok((sealed.ciphertext, blobs))
+    });
+    let (ciphertext, blobs) = match wrapped {
+        Ok(wrapped) => wrapped,
+        // Never wrapped otherwise than was asked for.
         Err(error) => return recipients.iter().map(|_| Err(Failure::Temporary(error.to_string()))).collect(),
     };
-    let at = node.clock.now();
     let entries: Vec<Entry> = recipients
         .iter()
-        .map(|recipient| Entry {
+        .zip(blobs)
+        .map(|(recipient, blob)| Entry {
             id: new_entry_id(),
             user: recipient.user,
-            blob: sealed.blob.clone(),
+            blob,
             internal_date: recipient.internal_date.unwrap_or_else(wall_seconds),
             location: Location { folder: recipient.folder, at, uid: None },
             flags: recipient
@@ -77,7 +87,7 @@ pub async fn deliver(
             )
         })
         .collect();
-    let outcomes = write(node, entries, orders, sealed.ciphertext).await;
+    let outcomes = write(node, entries, orders, ciphertext).await;
     let durable = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok());
     // What is queued for other servers is counted there.
     node.metrics.delivered.inc_by(durable.filter(|entry| !is_queue_user(entry.user)).count() as u64);

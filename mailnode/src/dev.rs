@@ -1,14 +1,13 @@
 //! `mailnode dev`: a whole cluster in one process on loopback, the real thing with real sockets, for trying it
 //! and for tests. Everything it makes is kept in one directory, so that mail survives a restart.
 
-use crate::admin::{NewDomain, NewUser};
 use crate::cli::DevOptions;
 use crate::config::{
     AdminConfig, ClusterConfig, ClusterTls, Config, EmbeddedConfig, HealingConfig, LeasesConfig, Limits,
     Listeners, LogConfig, OutboundConfig, ReplicationConfig, UserDatabaseConfig,
 };
 use crate::running::{self, Credentials, RunningNode, StartError};
-use crate::wire::Failure;
+use crate::wire::{Failure, Password};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use cluster::MemberState;
@@ -155,14 +154,12 @@ impl DevCluster {
     async fn make_accounts(&mut self, data: &Path) -> Result<(), StartError> {
         let Some((_, first)) = self.nodes.first() else { return Ok(()) };
         let users = &first.node.users;
-        let domain = NewDomain { domain: DOMAIN.into() };
-        patiently(async || users.add_domain(&domain.domain).await).await?;
+        patiently(async || users.add_domain(DOMAIN).await).await?;
         for name in USERS {
             let address = format!("{name}@{DOMAIN}");
             let password = kept_secret(&data.join(format!("{name}.password")))?;
-            let new = NewUser { address: address.clone(), password: password.clone(), quota_bytes: 0 };
             patiently(async || {
-                users.add_user(&new.address, new.password.clone(), new.quota_bytes).await.map(|_| ())
+                users.add_user(&address, Password(password.clone()), 0, None).await.map(|_| ())
             })
             .await?;
             self.accounts.push((address, password));

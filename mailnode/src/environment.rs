@@ -7,6 +7,7 @@
 //! no other clock (but `tokio::time`, which the simulator also drives), no other random numbers, and no order of
 //! a map with random hashing.
 
+use crate::forgetting;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -73,6 +74,11 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     if entered(|_| ()).is_some() {
         return Ok(work());
     }
+    let work = || {
+        let done = work();
+        forgetting::wipe_stack();
+        done
+    };
     tokio::task::spawn_blocking(work).await
 }
 

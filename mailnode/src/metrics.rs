@@ -1,6 +1,7 @@
 //! The node's metrics, by Prometheus conventions (crate `prometheus`): base units, `_total` for counters,
 //! prefix `prickle_`. Gauges of other parts (log, transport) are read when they are scraped.
 
+use crate::crypto::Wrapping;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -27,6 +28,7 @@ pub struct Metrics {
     pub pending_updates: IntGauge,
     pub log: LogMetrics,
     pub healing: HealingMetrics,
+    pub encryption: EncryptionMetrics,
     pub queue: QueueMetrics,
     pub rpc: RpcMetrics,
     pub user_database: UserDatabaseMetrics,
@@ -54,6 +56,36 @@ pub struct HealingMetrics {
     pub copied_bytes: IntCounter,
     pub entries_left: IntGauge,
     pub bytes_left: IntGauge,
+}
+
+/// Per-user encryption.
+pub struct EncryptionMetrics {
+    accounts: IntGaugeVec,
+    accounts_rewrapping: IntGauge,
+    pub to_rewrap: IntGauge,
+    rewrapped: IntCounterVec,
+    unlocked: IntCounterVec,
+}
+
+impl EncryptionMetrics {
+    /// Known to the node that manages bucket 0.
+    pub fn accounts(&self, cluster: u64, user: u64, rewrapping: u64) {
+        self.accounts.with_label_values(&["cluster"]).set(cluster as i64);
+        self.accounts.with_label_values(&["user"]).set(user as i64);
+        self.accounts_rewrapping.set(rewrapping as i64);
+    }
+
+    pub fn rewrapped(&self, wrapping: Option<Wrapping>, count: usize) {
+        let label = match wrapping {
+            Some(Wrapping::User) => "user",
+            Some(Wrapping::Cluster) | None => "cluster",
+        };
+        self.rewrapped.with_label_values(&[label]).inc_by(count as u64);
+    }
+
+    pub fn unlocked(&self, partly: bool) {
+        self.unlocked.with_label_values(&[if partly { "partly" } else { "all" }]).inc();
+    }
 }
 
 /// Mail to other servers.
@@ -211,6 +243,31 @@ impl Metrics {
                     "Entries that want another replica set.",
                 )?,
                 bytes_left: gauge("prickle_healing_bytes_left", "Bytes of their bodies.")?,
+            },
+            encryption: EncryptionMetrics {
+                accounts: gauges(
+                    "prickle_encryption_accounts",
+                    "Accounts by who can read their mail, as the node that manages bucket 0 counted them last.",
+                    &["mode"],
+                )?,
+                accounts_rewrapping: gauge(
+                    "prickle_encryption_rewrapping_accounts",
+                    "Accounts of which mail may be wrapped as before their mode was changed.",
+                )?,
+                to_rewrap: gauge(
+                    "prickle_encryption_messages_to_rewrap",
+                    "Messages in mailboxes in this node's memory whose keys wait to be wrapped anew.",
+                )?,
+                rewrapped: counters(
+                    "prickle_encryption_rewrapped_total",
+                    "Keys of messages wrapped anew, by who can open them now.",
+                    &["mode"],
+                )?,
+                unlocked: counters(
+                    "prickle_encryption_unlocked_total",
+                    "Sessions that were logged in to with a secret that opened all, or part, of the user's keys.",
+                    &["keys"],
+                )?,
             },
             queue: QueueMetrics {
                 accepted: counter(

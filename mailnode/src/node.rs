@@ -376,6 +376,17 @@ impl Node {
         }
     }
 
+    /// Messages of a user whose keys are not wrapped yet as the account's mode asks for.
+    ///
+    /// # Errors
+    /// The manager's.
+    pub async fn entries_to_rewrap(self: &Arc<Self>, user: UserId) -> Result<u64, Failure> {
+        match self.operate(user, UserOp::Misfits { most: 0 }).await? {
+            UserReply::Misfits(found) => Ok(found.left),
+            _ => Err(Failure::Temporary("unexpected answer".into())),
+        }
+    }
+
     /// A hash by which a password that was right is recognised, useless outside this process.
     pub fn password_proof(&self, password: &str) -> blake3::Hash {
         blake3::keyed_hash(&self.password_key, password.as_bytes())

@@ -1,5 +1,6 @@
 //! Reading bodies: straight from the least loaded replica, and if that fails from another (DESIGN 2).
 
+use crate::crypto::{CryptoError, Reader};
 use crate::node::Node;
 use crate::wire::{Failure, Request, Response};
 use bytes::Bytes;
@@ -9,11 +10,17 @@ use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The whole raw message.
+/// The whole raw message, with the keys of whoever reads it.
 ///
 /// # Errors
-/// [`Failure::Temporary`] if no replica that can be reached has a good copy.
-pub async fn body(node: &Arc<Node>, blob: &BlobRef, replicas: &[NodeId]) -> Result<Bytes, Failure> {
+/// [`Failure::Temporary`] if no replica that can be reached has a good copy; [`Failure::Locked`] if it is sealed to
+/// a key that the reader does not have.
+pub async fn body(
+    node: &Arc<Node>,
+    blob: &BlobRef,
+    replicas: &[NodeId],
+    reader: Reader<'_>,
+) -> Result<Bytes, Failure> {
     let mut order = replicas.to_vec();
     order.sort_by_key(|&replica| {
         (node.topology.is_avoided(replica), replica != node.id, node.topology.load(replica).cost())
@@ -24,8 +31,10 @@ pub async fn body(node: &Arc<Node>, blob: &BlobRef, replicas: &[NodeId]) -> Resu
         }
         let answer = node.call_with(replica, Request::Blob { id: blob.id }, Bytes::new(), DEADLINE).await;
         let Ok((Response::Blob, ciphertext)) = answer else { continue };
-        match node.keys.open(blob, ciphertext) {
+        match node.keys.open(blob, ciphertext, reader) {
             Ok(body) => return Ok(body),
+            // The same with every copy.
+            Err(CryptoError::Locked) => return Err(Failure::Locked),
             Err(error) => tracing::error!(blob = ?blob.id, %replica, %error, "bad copy of a body"),
         }
     }

@@ -8,6 +8,7 @@ use crate::node::Node;
 use crate::outbound;
 use crate::peer_server::{self, PeerServer};
 use crate::sessions::listener::{self, Protocol};
+use crate::tending;
 use cluster::{Incarnation, NodeId};
 use lease::LeaseService;
 use std::net::SocketAddr;
@@ -136,6 +137,14 @@ async fn bind(
     stopped: &watch::Receiver<bool>,
 ) -> Result<(), StartError> {
     let rpc_listener = listen("listeners.rpc", listeners.rpc).await?;
+    let tended = Arc::downgrade(node);
+    let mut stopping = stopped.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = tending::tend(tended) => {}
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+        }
+    });
     tasks.spawn(PeerServer::serve(node.clone(), rpc_listener, ports.endpoint, stopped.clone()));
 
     let http = listen("listeners.http", listeners.http).await?;

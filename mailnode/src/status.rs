@@ -85,6 +85,7 @@ impl Node {
         metrics.healing.entries_left.set(healing.entries_left as i64);
         metrics.healing.bytes_left.set(healing.bytes_left as i64);
         metrics.active_users.set(self.manager.active_users() as i64);
+        metrics.encryption.to_rewrap.set(self.manager.to_rewrap() as i64);
         metrics.pending_updates.set(self.pending_updates() as i64);
         let log = self.store.metrics();
         set(&metrics.log.commits, log.commits);

@@ -9,6 +9,7 @@
 mod backend;
 mod cache;
 mod client;
+mod encryption;
 mod machine;
 #[cfg(feature = "tikv")]
 mod tikv;
@@ -21,15 +22,17 @@ use crate::environment;
 use crate::node::Node;
 use crate::running::StartError;
 use crate::topology::ClusterState;
-use crate::wire::Failure;
+use crate::wire::{Failure, Password};
 use backend::Backend;
 pub use backend::{RemoteStatus, check};
 use cache::Cache;
 use cluster::mailbox::Reservation;
 use cluster::{Bucket, FolderId, NodeId, UidBlock, UserId};
-use directory::accounts::Repair;
+use directory::accounts::{Profiles, Repair};
 use directory::embedded::{EmbeddedRequest, EmbeddedResponse};
+use directory::encryption::Mode;
 use directory::{AccountError, Accounts, Credentials, Profile, ProfileError};
+pub use encryption::Opening;
 use machine::Machine;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -191,13 +194,7 @@ impl UserDatabase {
         Ok(self.accounts.reserve_uids(user, folder, asked).await?)
     }
 
-    /// # Errors
-    /// As [`Accounts::add_user`].
-    pub async fn add_user(&self, address: &str, password: String, quota: u64) -> Result<Profile, Failure> {
-        self.add_account(address, hashed(password).await?, quota).await
-    }
-
-    /// [`UserDatabase::add_user`], with a password that was hashed before.
+    /// An account that the cluster can read, with a password that was hashed before.
     ///
     /// # Errors
     /// As [`Accounts::add_user`].
@@ -221,12 +218,12 @@ impl UserDatabase {
         Ok(outcome?)
     }
 
+    /// Records of accounts after one, in the order of the database.
+    ///
     /// # Errors
-    /// As [`UserDatabase::update_profile`].
-    pub async fn set_password(&self, user: UserId, password: String) -> Result<(), Failure> {
-        let credentials = hashed(password).await?;
-        self.accounts.set_credentials(user, credentials).await?;
-        Ok(())
+    /// [`Failure::Temporary`].
+    pub async fn profiles(&self, after: Option<&[u8]>, limit: usize) -> Result<Profiles, Failure> {
+        Ok(self.accounts.profiles(after, limit).await?)
     }
 
     /// Addresses of users after one, in order, at most `limit`.
@@ -243,6 +240,14 @@ impl UserDatabase {
         let outcome = self.accounts.add_domain(domain).await;
         self.forget();
         Ok(outcome?)
+    }
+
+    /// What new accounts of a domain get.
+    ///
+    /// # Errors
+    /// As [`Accounts::set_domain_encryption`].
+    pub async fn set_domain_encryption(&self, domain: &str, mode: Mode) -> Result<(), Failure> {
+        Ok(self.accounts.set_domain_encryption(domain, mode).await?)
     }
 
     /// # Errors
@@ -298,8 +303,9 @@ impl UserDatabase {
 }
 
 async fn hashed(password: String) -> Result<Credentials, Failure> {
+    let password = Password(password);
     let failed = |error: &dyn std::fmt::Display| Failure::Temporary(format!("the password: {error}"));
-    environment::blocking(move || Credentials::new(&password))
+    environment::blocking(move || Credentials::new(&password.0))
         .await
         .map_err(|error| failed(&error))?
         .map_err(|error| failed(&error))

@@ -8,8 +8,12 @@ use crate::outbound::control::{QueueAnswer, QueueRequest};
 use bytes::Bytes;
 use cluster::anti_entropy::{Page, Question};
 use cluster::mailbox::{FlagChange, Mark, Marks, Shown};
-use cluster::{Bucket, Entry, EntryId, Epoch, FolderId, MailMap, NodeId, Sent, Timestamp, UserId, View};
+use cluster::{
+    BlobRef, Bucket, Entry, EntryId, Epoch, FolderId, MailMap, NodeId, Sent, Timestamp, UserId, View,
+    WrappedKey,
+};
 use directory::embedded::{EmbeddedRequest, EmbeddedResponse};
+use directory::encryption::PublicKey;
 use serde::{Deserialize, Serialize};
 
 /// Versions of these messages that this node speaks; `rpc` refuses a peer that has none of them.
@@ -150,8 +154,8 @@ pub struct Version {
     pub digest: u64,
 }
 
-/// A password on its way to the manager. Never printed.
-#[derive(Clone, Serialize, Deserialize)]
+/// A password on its way to the manager. Never printed, and zeroed when dropped.
+#[derive(Clone, Serialize, Deserialize, zeroize::ZeroizeOnDrop)]
 pub struct Password(pub String);
 
 impl std::fmt::Debug for Password {
@@ -213,6 +217,15 @@ pub enum UserOp {
     Resync {
         folder: FolderId,
         shown: Shown,
+    },
+    /// Which messages' keys are wrapped otherwise than the account's mode asks for? The manager begins to wrap what it
+    /// can; a session with the private key gets at most so many of the others to work on.
+    Misfits {
+        most: usize,
+    },
+    /// Keys that a session has wrapped for the cluster.
+    Rewrapped {
+        keys: Vec<(EntryId, WrappedKey)>,
     },
 }
 
@@ -289,12 +302,22 @@ pub enum Failure {
     /// It waited for too long, at the receiver or on its way: ask again, if you are still there. Nothing was done.
     #[error("the request waited for too long; try again")]
     Late,
+    /// It is encrypted for the user, and what they logged in with does not open it.
+    #[error(
+        "this message is encrypted, and your password does not open it: your administrator can help with your recovery \
+         key or an app password"
+    )]
+    Locked,
 }
 
 /// A recipient, verified by its manager.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum RecipientState {
-    Accepts { mail_map: MailMap },
+    /// With `seal_to`, the keys of bodies are for this key of the user's alone.
+    Accepts {
+        mail_map: MailMap,
+        seal_to: Option<PublicKey>,
+    },
     Unknown,
     Disabled,
     OverQuota,
@@ -309,13 +332,31 @@ pub struct Numbered {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum UserReply {
     Done,
+    /// The password is right; with what it opens, if the account has keys.
+    LoggedIn {
+        keys: Option<Box<directory::Encryption>>,
+    },
     Folders(Vec<FolderInfo>),
     Status(FolderStatus),
     Opened(Opened),
     Changes(FolderChanges),
-    Stored { changes: Vec<Message>, modified: Vec<u32> },
+    Stored {
+        changes: Vec<Message>,
+        modified: Vec<u32>,
+    },
     Expunged(Vec<u32>),
-    Copied { uid_validity: u32, from: Vec<u32>, to: Vec<u32> },
+    Copied {
+        uid_validity: u32,
+        from: Vec<u32>,
+        to: Vec<u32>,
+    },
+    Misfits(Misfits),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Misfits {
+    pub left: u64,
+    pub for_session: Vec<(EntryId, BlobRef)>,
 }
 
 /// One message as sessions know it: its entry, less what only replicas need.

@@ -63,13 +63,22 @@ impl fmt::Debug for WrappedKey {
     }
 }
 
-/// Where the body is and how to read it.
+/// Where the body is and how to read it. Body and size never change; the key may be wrapped anew, for others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobRef {
     pub id: BlobId,
     /// Size of the message as the client sees it (RFC822.SIZE), in bytes.
     pub size: u64,
-    pub key: WrappedKey,
+    pub key: Register<WrappedKey>,
+}
+
+impl BlobRef {
+    /// The later wrapping wins. Should two ever have one stamp, the greater bytes do, so that all agree.
+    fn merge(&mut self, other: &Self) {
+        if (other.key.at, &other.key.value.0) > (self.key.at, &self.key.value.0) {
+            self.key.clone_from(&other.key);
+        }
+    }
 }
 
 /// The folder a message is in, and its UID there. The UID belongs to the write of the folder register it was
@@ -123,6 +132,7 @@ impl Entry {
     pub fn merge(&mut self, other: &Self) -> bool {
         debug_assert_eq!((self.id, self.user), (other.id, other.user));
         let before = self.clone();
+        self.blob.merge(&other.blob);
         self.location.merge(&other.location);
         for (flag, register) in &other.flags {
             match self.flags.get_mut(flag) {
@@ -168,6 +178,7 @@ impl Entry {
             .map(|register| register.at)
             .chain(uid)
             .chain(self.expunged)
+            .chain([self.blob.key.at])
             .fold(self.location.at.max(self.replicas.at).max(modseq), Timestamp::max)
     }
 
@@ -197,7 +208,11 @@ pub(crate) mod tests {
         Entry {
             id: EntryId(id),
             user: UserId(7),
-            blob: BlobRef { id: BlobId([3; 32]), size: 10, key: WrappedKey(vec![1, 2, 3]) },
+            blob: BlobRef {
+                id: BlobId([3; 32]),
+                size: 10,
+                key: Register::new(WrappedKey(vec![1, 2, 3]), at),
+            },
             internal_date: 1_700_000_000,
             location: Location { folder: FolderId::INBOX, at, uid: None },
             flags: BTreeMap::new(),
@@ -222,7 +237,7 @@ pub(crate) mod tests {
         for _ in 0..random.below(6) {
             let ticks = 2 + random.below(6);
             let at = stamp(ticks, 1 + random.below(2));
-            match random.below(6) {
+            match random.below(7) {
                 0 => version.set_flag(Flag::Seen, ticks & 1 == 0, at),
                 1 => version.set_flag(Flag::Keyword("x".into()), ticks & 2 == 0, at),
                 2 => version.location.merge(&Location { folder: FolderId(ticks as u32), at, uid: None }),
@@ -232,6 +247,12 @@ pub(crate) mod tests {
                     version.location.uid = version.location.uid.max(Some(uid));
                 }
                 4 => version.modseq = version.modseq.max(random.below(9)),
+                5 => {
+                    // Also two wrappings with one stamp.
+                    let key = WrappedKey(vec![random.below(3) as u8]);
+                    let newer = BlobRef { key: Register::new(key, at), ..version.blob.clone() };
+                    version.blob.merge(&newer);
+                }
                 _ => version.expunged = version.expunged.or(Some(at)),
             }
         }
@@ -273,6 +294,16 @@ pub(crate) mod tests {
         one.set_flag(Flag::Seen, false, stamp(6, 1));
         one.set_flag(Flag::Seen, true, stamp(5, 1));
         assert!(!one.has_flag(&Flag::Seen));
+    }
+
+    #[test]
+    fn the_later_wrapping_of_a_key_wins_whatever_the_order() {
+        let old = entry(1, stamp(1, 1));
+        let mut new = old.clone();
+        new.blob.key = Register::new(WrappedKey(vec![9]), stamp(5, 2));
+        assert_eq!(joined(&old, &new), new);
+        assert_eq!(joined(&new, &old), new);
+        assert_eq!(new.latest(), stamp(5, 2));
     }
 
     #[test]

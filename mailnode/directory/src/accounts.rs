@@ -19,6 +19,7 @@ pub mod transfer;
 pub use repair::{Repair, Repaired};
 
 use crate::address::{Address, AddressError, normal_domain};
+use crate::encryption::{EncryptionError, Mode};
 use crate::password::Credentials;
 use crate::profile::{CodecError, Profile, ProfileError};
 use crate::record::{DatabaseError, Key, Kind, Read, Records, Token};
@@ -34,7 +35,7 @@ const ATTEMPTS: usize = 16;
 /// Records asked for at once by passes over everything.
 const PAGE: usize = 500;
 /// First byte of address and domain records.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// Why nothing was done, or not all of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +81,8 @@ pub struct Domain {
     /// The first account made in it: where `postmaster@` leads as long as that address was not made
     /// (RFC 5321 4.5.1).
     pub postmaster: Option<UserId>,
+    /// What new accounts get.
+    pub encryption: Mode,
 }
 
 fn encode<T: Serialize>(value: &T) -> Bytes {
@@ -91,6 +94,7 @@ fn encode<T: Serialize>(value: &T) -> Bytes {
 fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     match bytes.split_first() {
         Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(|_| CodecError::Damaged),
+        Some((&older @ 1.., _)) if older < FORMAT => Err(CodecError::Older(older)),
         Some((&newer, _)) if newer > FORMAT => Err(CodecError::Newer(newer)),
         _ => Err(CodecError::Damaged),
     }
@@ -105,6 +109,12 @@ fn profile_of(read: &Read) -> Result<Profile, AccountError> {
     let mut profile = Profile::decode(read.value.as_deref().ok_or(AccountError::NotFound)?)?;
     profile.version = read.version;
     Ok(profile)
+}
+
+/// A page of accounts, and where to go on. None: that was all.
+pub struct Profiles {
+    pub profiles: Vec<Profile>,
+    pub next: Option<Bytes>,
 }
 
 /// The operations on accounts over any database of records.
@@ -194,9 +204,25 @@ impl<R: Records> Accounts<R> {
         quota: u64,
         at: Timestamp,
     ) -> Result<Profile, AccountError> {
+        self.add_prepared_user(address, credentials, quota, at, |_| Ok(())).await
+    }
+
+    /// [`Accounts::add_user`], with whatever `prepare` does to the record before it is there for others.
+    ///
+    /// # Errors
+    /// As [`Accounts::add_user`], or what `prepare` says.
+    pub async fn add_prepared_user(
+        &self,
+        address: &str,
+        credentials: Credentials,
+        quota: u64,
+        at: Timestamp,
+        prepare: impl FnOnce(&mut Profile) -> Result<(), EncryptionError> + Send,
+    ) -> Result<Profile, AccountError> {
         let address = self.new_address(address).await?;
         let user = UserId(u128::from_be_bytes((self.random)()));
-        let profile = Profile::new(user, address.clone(), credentials, quota, at);
+        let mut profile = Profile::new(user, address.clone(), credentials, quota, at);
+        prepare(&mut profile).map_err(ProfileError::from)?;
         self.claim_address(&address, user).await?;
         let key = Key::profile(user);
         match self.set(&key, 0, Some(profile.encode().into())).await {
@@ -251,18 +277,19 @@ impl<R: Records> Accounts<R> {
 
     /// A convenience that may fail: the next account is offered again.
     async fn offer_postmaster(&self, domain: &str, user: UserId) {
-        if let Ok((version, Some(Domain { postmaster: None }))) = self.domain(domain).await {
-            let value = Domain { postmaster: Some(user) };
+        if let Ok((version, Some(known @ Domain { postmaster: None, .. }))) = self.domain(domain).await {
+            let value = Domain { postmaster: Some(user), ..known };
             let _ = self.set(&Key::domain(domain), version, Some(encode(&value))).await;
         }
     }
 
     /// The next account that is made is the domain's postmaster. May fail, too: then mail for it is refused.
     async fn retire_postmaster(&self, domain: &str, user: UserId) {
-        if let Ok((version, Some(Domain { postmaster: Some(postmaster) }))) = self.domain(domain).await
-            && postmaster == user
+        if let Ok((version, Some(known))) = self.domain(domain).await
+            && known.postmaster == Some(user)
         {
-            let _ = self.set(&Key::domain(domain), version, Some(encode(&Domain::default()))).await;
+            let value = Domain { postmaster: None, ..known };
+            let _ = self.set(&Key::domain(domain), version, Some(encode(&value))).await;
         }
     }
 
@@ -320,6 +347,36 @@ impl<R: Records> Accounts<R> {
             Err(DatabaseError::Conflict) => Err(AccountError::AlreadyExists),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// What new accounts get in the domain of an address.
+    ///
+    /// # Errors
+    /// [`AccountError::Invalid`] if it is none of ours.
+    pub async fn domain_encryption(&self, address: &str) -> Result<Mode, AccountError> {
+        let address = Address::parse(address)?;
+        match self.domain(address.domain()).await?.1 {
+            Some(domain) => Ok(domain.encryption),
+            None => Err(AccountError::Invalid(format!("add the domain {} first", address.domain()))),
+        }
+    }
+
+    /// Sets what new accounts get in a domain; those that are there stay as they are.
+    ///
+    /// # Errors
+    /// [`AccountError::NotFound`].
+    pub async fn set_domain_encryption(&self, domain: &str, encryption: Mode) -> Result<(), AccountError> {
+        let domain = normal_domain(domain)?;
+        for _ in 0..ATTEMPTS {
+            let (version, known) = self.domain(&domain).await?;
+            let value = Domain { encryption, ..known.ok_or(AccountError::NotFound)? };
+            match self.set(&Key::domain(&domain), version, Some(encode(&value))).await {
+                Ok(_) => return Ok(()),
+                Err(DatabaseError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(busy())
     }
 
     /// # Errors
@@ -387,6 +444,22 @@ impl<R: Records> Accounts<R> {
             Some(Target::Alias(_)) => self.delete(&Key::address(&address)).await,
             _ => Err(AccountError::NotFound),
         }
+    }
+
+    /// Profiles after a record, in the order of the database. Those that cannot be read are left out.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub async fn profiles(&self, after: Option<&[u8]>, limit: usize) -> Result<Profiles, AccountError> {
+        let page = self.records.list(Kind::Profile, after, limit.min(PAGE)).await?;
+        let last = page.last().map(|(key, _)| Bytes::copy_from_slice(key.id()));
+        let mut profiles = Profiles { profiles: Vec::with_capacity(page.len()), next: None };
+        profiles.next = last.filter(|_| page.len() >= limit.min(PAGE));
+        for (key, read) in &page {
+            let Some(bytes) = self.listed(key, read).await? else { continue };
+            profiles.profiles.extend(Profile::decode(&bytes));
+        }
+        Ok(profiles)
     }
 
     /// Addresses of users after an address, in order of addresses.

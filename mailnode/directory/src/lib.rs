@@ -6,6 +6,7 @@
 //! | [`address`] | addresses and domains in their normal form |
 //! | [`folder`] | a folder, its name, its UIDs |
 //! | [`password`] | Argon2id credentials |
+//! | [`encryption`] | a user's keys, and the passwords that open them |
 //! | [`profile`] | a user's record |
 //! | [`record`] | keys, versions, and the trait of a database: one-key compare-and-set |
 //! | [`accounts`] | users, aliases and domains on top of it, as idempotent steps of one record each |
@@ -17,6 +18,7 @@
 pub mod accounts;
 pub mod address;
 pub mod embedded;
+pub mod encryption;
 pub mod folder;
 pub mod password;
 pub mod profile;
@@ -24,6 +26,7 @@ pub mod record;
 
 pub use accounts::{AccountError, Accounts};
 pub use address::{Address, AddressError};
+pub use encryption::Encryption;
 pub use folder::{Folder, SpecialUse};
 pub use password::Credentials;
 pub use profile::{Profile, ProfileError, Renamed};

@@ -11,6 +11,8 @@ use std::sync::OnceLock;
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
+/// Memory in KiB, passes and lanes of new passwords.
+pub(crate) const COST: (u32, u32, u32) = (MEMORY_KIB, PASSES, LANES);
 /// What is taken from elsewhere.
 const HIGHEST_MEMORY_KIB: u32 = 256 * 1024;
 const HIGHEST_PASSES: u32 = 16;
@@ -47,19 +49,14 @@ impl Credentials {
     /// Says what is wrong, without the hash.
     pub fn check(&self) -> Result<(), String> {
         let Self::Password(hash) = self else { return Ok(()) };
-        let bearable = |hash: &PasswordHash| {
+        let checked = |hash: &PasswordHash| {
             let params = Params::try_from(hash).ok()?;
             let known = Algorithm::try_from(hash.algorithm.as_str()).is_ok()
                 && hash.salt.is_some()
                 && hash.hash.is_some();
-            (known
-                && params.m_cost() <= HIGHEST_MEMORY_KIB
-                && params.t_cost() <= HIGHEST_PASSES
-                && params.p_cost() <= HIGHEST_LANES)
-                .then_some(())
+            (known && bearable(params.m_cost(), params.t_cost(), params.p_cost())).then_some(())
         };
-        let checked = PasswordHash::new(hash).ok().and_then(|hash| bearable(&hash));
-        checked.ok_or_else(|| {
+        PasswordHash::new(hash).ok().and_then(|hash| checked(&hash)).ok_or_else(|| {
             format!(
                 "the password is no PHC string of Argon2 with at most {HIGHEST_MEMORY_KIB} KiB, {HIGHEST_PASSES} \
                  passes and {HIGHEST_LANES} lanes"
@@ -95,6 +92,25 @@ fn matches_hash(password: &str, hash: &str) -> bool {
     PasswordHash::new(hash).is_ok_and(|hash| {
         hasher().is_ok_and(|argon2| argon2.verify_password(password.as_bytes(), &hash).is_ok())
     })
+}
+
+/// Whether a cost that comes from elsewhere is one that we bear.
+pub(crate) const fn bearable(memory_kib: u32, passes: u32, lanes: u32) -> bool {
+    memory_kib <= HIGHEST_MEMORY_KIB && passes <= HIGHEST_PASSES && lanes <= HIGHEST_LANES
+}
+
+/// Key material from a password (RFC 9106 3.1), `(memory in KiB, passes, lanes)` being its cost.
+pub(crate) fn stretch(
+    password: &str,
+    salt: &[u8],
+    cost: (u32, u32, u32),
+    out: &mut [u8],
+) -> Result<(), HashError> {
+    let (memory_kib, passes, lanes) = cost;
+    Params::new(memory_kib, passes, lanes, Some(out.len()))
+        .map(|params| Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+        .and_then(|argon2| argon2.hash_password_into(password.as_bytes(), salt, out))
+        .map_err(|error| HashError(error.to_string()))
 }
 
 fn hasher() -> Result<Argon2<'static>, String> {

@@ -80,6 +80,9 @@ pub enum Error {
     /// Can never be done: `NO [CANNOT]`.
     #[error("{0}")]
     Invalid(String),
+    /// A message that this session has no key for: `NO [CONTACTADMIN]` (RFC 5530 3).
+    #[error("{0}")]
+    Locked(String),
 }
 
 /// What a folder is for (RFC 6154). INBOX is known by its name.
@@ -246,6 +249,11 @@ pub struct Copied {
 /// A logged-in user's mail, as one session sees it.
 pub trait Account: Send + Sync + 'static {
     type Handle: Clone + Send + Sync + 'static;
+
+    /// What the user has to be told at log-in: `* OK [ALERT]` (RFC 9051 7.1).
+    fn alert(&self) -> Option<String> {
+        None
+    }
 
     /// All folders, in any order. INBOX is always among them.
     fn folders(&self) -> impl Future<Output = Result<Vec<Folder>, Error>> + Send;

@@ -5,7 +5,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 
-use crate::backend::{Backend, LoginError};
+use crate::backend::{Account, Backend, LoginError};
 use crate::config;
 use crate::logged_in::LoggedIn;
 use crate::output::Output;
@@ -119,6 +119,7 @@ impl<B: Backend> Session<B> {
         match self.backend.login(name, password).await {
             Ok(account) => {
                 tracing::info!(user = name, "logged in");
+                self.alert = account.alert();
                 self.user = Some(LoggedIn::new(account, self.config.max_message));
                 self.decoder.allow_append();
                 Ok(Reply::ok("Logged in").code(format!("CAPABILITY {}", self.capabilities())))

@@ -82,6 +82,7 @@ impl From<Error> for Reply {
             Error::AlreadyExists => Reply::no("ALREADYEXISTS", "The mailbox exists already"),
             Error::OverQuota => Reply::no("OVERQUOTA", "Quota exceeded"),
             Error::Invalid(text) => Reply::no("CANNOT", text),
+            Error::Locked(text) => Reply::no("CONTACTADMIN", text),
         }
     }
 }

@@ -58,6 +58,8 @@ pub struct Session<B: Backend> {
     pub(crate) next: Option<Next>,
     bad_commands: u32,
     pub(crate) failed_logins: u32,
+    /// What the user has to be told about their account, once.
+    pub(crate) alert: Option<String>,
 }
 
 /// What the client's next line is.
@@ -115,6 +117,7 @@ impl<B: Backend> Session<B> {
             next: None,
             bad_commands: 0,
             failed_logins: 0,
+            alert: None,
         }
     }
 
@@ -293,6 +296,9 @@ impl<B: Backend> Session<B> {
             Err(Stop::Reply(reply)) => Some(reply),
             Err(Stop::Io(error)) => return Err(error),
         };
+        if let Some(text) = self.alert.take() {
+            out.line(format_args!("* {}", Reply::ok(text).code("ALERT").line()));
+        }
         let synced = self.sync(after, out).await?;
         if let Some(reply) = reply {
             self.backend.record(name, reply.outcome, started.elapsed());

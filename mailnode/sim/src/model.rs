@@ -355,7 +355,7 @@ pub fn same_view(seen: &SeenFolder, opened: &Opened) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cluster::{BlobId, BlobRef, WrappedKey};
+    use cluster::{BlobId, BlobRef, Register, Timestamp, WrappedKey};
 
     const INBOX: FolderId = FolderId::INBOX;
 
@@ -366,7 +366,11 @@ mod tests {
             flags: Vec::new(),
             modseq: 1,
             internal_date: number,
-            blob: BlobRef { id: BlobId::of(b""), size: 0, key: WrappedKey(Vec::new()) },
+            blob: BlobRef {
+                id: BlobId::of(b""),
+                size: 0,
+                key: Register::new(WrappedKey(Vec::new()), Timestamp::ZERO),
+            },
             replicas: Vec::new(),
         }
     }

@@ -166,12 +166,13 @@ async fn deliver(
     let mut outcomes = Vec::new();
     for user in users {
         match states.get(&user) {
-            Some(Ok(RecipientState::Accepts { mail_map })) => accepted.push(Recipient {
+            Some(Ok(RecipientState::Accepts { mail_map, seal_to })) => accepted.push(Recipient {
                 user,
                 mail_map: mail_map.clone(),
                 folder: FolderId::INBOX,
                 flags: Vec::new(),
                 internal_date: Some(number),
+                seal_to: *seal_to,
             }),
             other => {
                 let why = format!("not accepted: {other:?}");
@@ -185,7 +186,7 @@ async fn deliver(
 }
 
 pub async fn run(node: Arc<Node>, work: Work) -> Done {
-    let mail = |user| Mail { node: node.clone(), user };
+    let mail = |user| Mail::new(node.clone(), user);
     match work {
         Work::Deliver { users, number, body } => Done::Delivered(deliver(&node, users, number, &body).await),
         Work::Append { user, folder, number, body } => {

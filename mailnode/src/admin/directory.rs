@@ -1,10 +1,13 @@
 //! Accounts, domains and aliases.
 
+use super::encryption::{DomainEncryption, EncryptionState};
 use super::{AdminState, ApiError};
-use crate::wire::Failure;
+use crate::userdb::Opening;
+use crate::wire::{Failure, Password};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use directory::encryption::Mode;
 use serde::{Deserialize, Serialize};
 
 type Result<T> = std::result::Result<T, ApiError>;
@@ -17,18 +20,30 @@ pub struct NewUser {
     /// Bytes; 0 or absent is unlimited.
     #[serde(default)]
     pub quota_bytes: u64,
+    /// That of the domain if absent.
+    #[serde(default)]
+    pub encryption: Option<Mode>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewPassword {
     pub password: String,
+    /// The old password, an app password or the recovery key: opens the keys of an encrypted account.
+    #[serde(default)]
+    pub secret: Option<String>,
+    /// Without a secret: mail that only the old password opens may become unreadable.
+    #[serde(default)]
+    pub lose_mail: bool,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewDomain {
     pub domain: String,
+    /// What new accounts get.
+    #[serde(default)]
+    pub encryption: Mode,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -46,6 +61,7 @@ pub struct User {
     pub enabled: bool,
     pub quota_bytes: u64,
     pub folders: Vec<String>,
+    pub encryption: EncryptionState,
 }
 
 /// A page: what comes after `after`, at most `limit` (default and most 1000).
@@ -62,7 +78,7 @@ impl Page {
 }
 
 /// A new password is refused if it could be guessed at once.
-fn check_password(password: &str) -> Result<()> {
+pub(super) fn check_password(password: &str) -> Result<()> {
     if (8..=512).contains(&password.len()) {
         Ok(())
     } else {
@@ -70,13 +86,14 @@ fn check_password(password: &str) -> Result<()> {
     }
 }
 
-fn shown(profile: &directory::Profile) -> User {
+fn shown(profile: &directory::Profile, left: Option<u64>) -> User {
     User {
         id: profile.id.to_string(),
         addresses: profile.addresses.iter().map(ToString::to_string).collect(),
         enabled: profile.is_enabled(),
         quota_bytes: profile.quota,
         folders: profile.folders.values().map(|folder| folder.name.clone()).collect(),
+        encryption: EncryptionState::of(&profile.encryption, left),
     }
 }
 
@@ -92,13 +109,20 @@ pub async fn add_user(
     Json(new): Json<NewUser>,
 ) -> Result<(StatusCode, Json<User>)> {
     check_password(&new.password)?;
-    let profile = state.node.users.add_user(&new.address, new.password, new.quota_bytes).await?;
-    Ok((StatusCode::CREATED, Json(shown(&profile))))
+    let NewUser { address, password, quota_bytes, encryption } = new;
+    let profile = state.node.users.add_user(&address, Password(password), quota_bytes, encryption).await?;
+    Ok((StatusCode::CREATED, Json(shown(&profile, None))))
 }
 
 pub async fn show_user(State(state): State<AdminState>, Path(address): Path<String>) -> Result<Json<User>> {
     let user = state.node.users.login_name(&address).await?;
-    Ok(Json(shown(&state.node.users.profile(user).await?)))
+    let profile = state.node.users.profile(user).await?;
+    // Old mail may wait for many seconds; the rest is told all the same.
+    let left = match profile.encryption.rewrapping {
+        true => state.node.entries_to_rewrap(user).await.ok(),
+        false => Some(0),
+    };
+    Ok(Json(shown(&profile, left)))
 }
 
 pub async fn remove_user(State(state): State<AdminState>, Path(address): Path<String>) -> Result<StatusCode> {
@@ -115,7 +139,13 @@ pub async fn set_password(
 ) -> Result<StatusCode> {
     check_password(&new.password)?;
     let user = state.node.users.login_name(&address).await?;
-    state.node.users.set_password(user, new.password).await?;
+    let NewPassword { password, secret, lose_mail } = new;
+    let opening = match secret {
+        Some(secret) => Opening::With(Password(secret)),
+        None if lose_mail => Opening::LoseMail,
+        None => Opening::Nothing,
+    };
+    state.node.users.set_password(user, Password(password), opening).await?;
     state.node.profile_changed(user).await;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -129,7 +159,19 @@ pub async fn list_domains(
 
 pub async fn add_domain(State(state): State<AdminState>, Json(new): Json<NewDomain>) -> Result<StatusCode> {
     state.node.users.add_domain(&new.domain).await?;
+    if new.encryption != Mode::default() {
+        state.node.users.set_domain_encryption(&new.domain, new.encryption).await?;
+    }
     Ok(StatusCode::CREATED)
+}
+
+pub async fn set_domain_encryption(
+    State(state): State<AdminState>,
+    Path(domain): Path<String>,
+    Json(new): Json<DomainEncryption>,
+) -> Result<StatusCode> {
+    state.node.users.set_domain_encryption(&domain, new.encryption).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub async fn remove_domain(

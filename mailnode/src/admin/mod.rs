@@ -4,12 +4,16 @@
 mod cluster;
 mod directory;
 mod drain;
+mod encryption;
 mod health;
 mod queue;
 pub mod transfer;
 
 pub use self::cluster::ClusterStatus;
 pub use self::directory::{Alias, NewDomain, NewPassword, NewUser, User};
+pub use self::encryption::{
+    AppPassword, DomainEncryption, MadeSecret, NewAppPassword, NewEncryption, Secret,
+};
 pub use self::queue::{QueuePage, Retried};
 use crate::node::Node;
 use crate::wire::Failure;
@@ -55,6 +59,7 @@ impl IntoResponse for ApiError {
             Failure::AlreadyExists => StatusCode::CONFLICT,
             Failure::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Failure::BadCredentials => StatusCode::UNAUTHORIZED,
+            Failure::Locked => StatusCode::LOCKED,
             Failure::OverQuota => StatusCode::INSUFFICIENT_STORAGE,
             Failure::NotManager(_) | Failure::Temporary(_) | Failure::Late => StatusCode::SERVICE_UNAVAILABLE,
         };
@@ -70,8 +75,20 @@ pub fn router(node: Arc<Node>, token: &str) -> Router {
         .route("/v1/users", get(directory::list_users).post(directory::add_user))
         .route("/v1/users/{address}", get(directory::show_user).delete(directory::remove_user))
         .route("/v1/users/{address}/password", put(directory::set_password))
+        .route("/v1/users/{address}/encryption", put(encryption::set))
+        .route("/v1/users/{address}/recovery-key", post(encryption::new_recovery_key))
+        .route("/v1/users/{address}/recover", post(encryption::recover))
+        .route(
+            "/v1/users/{address}/app-passwords",
+            get(encryption::list_app_passwords).post(encryption::add_app_password),
+        )
+        .route(
+            "/v1/users/{address}/app-passwords/{id}",
+            axum::routing::delete(encryption::revoke_app_password),
+        )
         .route("/v1/domains", get(directory::list_domains).post(directory::add_domain))
         .route("/v1/domains/{domain}", axum::routing::delete(directory::remove_domain))
+        .route("/v1/domains/{domain}/encryption", put(directory::set_domain_encryption))
         .route("/v1/aliases", get(directory::list_aliases).post(directory::add_alias))
         .route("/v1/aliases/{address}", axum::routing::delete(directory::remove_alias))
         .route("/v1/directory/export", get(transfer::export))

@@ -1,9 +1,13 @@
 //! Commands that ask a node through its admin API.
 
 use super::{CliError, Target};
-use crate::admin::{Alias, ClusterStatus, NewDomain, NewPassword, NewUser, User};
+use crate::admin::{
+    Alias, AppPassword, ClusterStatus, DomainEncryption, MadeSecret, NewAppPassword, NewDomain,
+    NewEncryption, NewPassword, NewUser, Secret, User,
+};
 use crate::healing::DrainProgress;
 use clap::Subcommand;
+use directory::encryption::Mode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::Read;
@@ -20,6 +24,12 @@ pub enum UserCommand {
         /// Bytes; 0 is unlimited.
         #[arg(long, default_value_t = 0)]
         quota_bytes: u64,
+        /// Who can read the mail: `cluster`, or `user` for the user alone. What the domain says if absent.
+        #[arg(long)]
+        encryption: Option<String>,
+        /// With `--encryption user`: make a recovery key and print it. It is shown only now.
+        #[arg(long)]
+        recovery_key: bool,
     },
     /// Addresses of all users.
     List,
@@ -31,7 +41,38 @@ pub enum UserCommand {
         address: String,
         #[arg(long, default_value = "-")]
         password_file: String,
+        /// The old password, an app password or the recovery key, for an account that is encrypted for the user.
+        #[arg(long)]
+        secret_file: Option<String>,
+        /// Without a secret: mail from before stays unreadable until `user recover`.
+        #[arg(long, conflicts_with = "secret_file")]
+        lose_mail: bool,
     },
+    /// Set who can read the mail: `cluster`, or `user` for the user alone. Mail that is there follows in the background.
+    Encryption {
+        address: String,
+        mode: String,
+        /// The user's password, the first time that `user` is set.
+        #[arg(long)]
+        password_file: Option<String>,
+    },
+    /// Make a recovery key, in place of the one before, and print it. It is shown only now.
+    RecoveryKey {
+        address: String,
+        /// The password, an app password or the recovery key.
+        #[arg(long, default_value = "-")]
+        secret_file: String,
+    },
+    /// Make mail from before a reset of the password readable again.
+    Recover {
+        address: String,
+        /// The recovery key or an app password.
+        #[arg(long, default_value = "-")]
+        secret_file: String,
+    },
+    /// Passwords for single programs.
+    #[command(subcommand)]
+    AppPassword(AppPasswordCommand),
     /// Remove a user and all its addresses.
     Remove {
         address: String,
@@ -39,10 +80,42 @@ pub enum UserCommand {
 }
 
 #[derive(Subcommand)]
+pub enum AppPasswordCommand {
+    /// Make one and print it. It is shown only now.
+    Add {
+        address: String,
+        /// What it is for.
+        name: String,
+        /// The password, an app password or the recovery key, for an account with keys.
+        #[arg(long)]
+        secret_file: Option<String>,
+    },
+    List {
+        address: String,
+    },
+    Revoke {
+        address: String,
+        id: u32,
+    },
+}
+
+#[derive(Subcommand)]
 pub enum DomainCommand {
-    Add { domain: String },
+    Add {
+        domain: String,
+        /// Who can read the mail of new accounts: `cluster`, or `user` for the user alone.
+        #[arg(long, default_value = "cluster")]
+        encryption: String,
+    },
     List,
-    Remove { domain: String },
+    /// Set who can read the mail of new accounts. Those that are there stay as they are.
+    Encryption {
+        domain: String,
+        mode: String,
+    },
+    Remove {
+        domain: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -172,6 +245,14 @@ pub fn escape(text: &str) -> String {
     out
 }
 
+fn mode(text: &str) -> Result<Mode, CliError> {
+    match text {
+        "cluster" => Ok(Mode::Cluster),
+        "user" => Ok(Mode::User),
+        other => Err(CliError::new(format!("{other}: the modes are cluster and user"))),
+    }
+}
+
 fn password(file: &str) -> Result<String, CliError> {
     let mut text = String::new();
     if file == "-" {
@@ -185,9 +266,12 @@ fn password(file: &str) -> Result<String, CliError> {
 pub fn user(target: &Target, command: UserCommand) -> Result<(), CliError> {
     let client = Client::new(target)?;
     match command {
-        UserCommand::Add { address, password_file, quota_bytes } => {
-            let new = NewUser { address, password: password(&password_file)?, quota_bytes };
-            client.send("POST", "/v1/users", &new)
+        UserCommand::Add { address, password_file, quota_bytes, encryption, recovery_key } => {
+            let encryption = encryption.as_deref().map(mode).transpose()?;
+            let secret = password(&password_file)?;
+            let new = NewUser { address: address.clone(), password: secret.clone(), quota_bytes, encryption };
+            client.send("POST", "/v1/users", &new)?;
+            if recovery_key { new_recovery_key(&client, &address, secret) } else { Ok(()) }
         }
         UserCommand::List => {
             client.pages("/v1/users", String::clone, |address: &String| println!("{address}"))
@@ -202,14 +286,70 @@ pub fn user(target: &Target, command: UserCommand) -> Result<(), CliError> {
                 if user.quota_bytes == 0 { "unlimited".into() } else { user.quota_bytes.to_string() }
             );
             println!("folders    {}", user.folders.join(", "));
+            let encryption = user.encryption;
+            println!("encryption {}", if encryption.mode == Mode::User { "user" } else { "cluster" });
+            match encryption.messages_to_rewrap {
+                Some(0) => {}
+                Some(left) => println!("           {left} messages wait to be wrapped anew"),
+                None => println!("           messages wait to be wrapped anew"),
+            }
+            if encryption.locked_keys > 0 {
+                println!("           mail from before a reset waits for `user recover`");
+            }
+            println!("recovery   {}", if encryption.recovery_key { "has a recovery key" } else { "none" });
+            println!("programs   {}", encryption.app_passwords);
             Ok(())
         }
-        UserCommand::Passwd { address, password_file } => {
-            let new = NewPassword { password: password(&password_file)? };
+        UserCommand::Passwd { address, password_file, secret_file, lose_mail } => {
+            let new = NewPassword {
+                password: password(&password_file)?,
+                secret: secret_file.as_deref().map(password).transpose()?,
+                lose_mail,
+            };
             client.send("PUT", &format!("/v1/users/{}/password", escape(&address)), &new)
         }
+        UserCommand::Encryption { address, mode: text, password_file } => {
+            let password = password_file.as_deref().map(password).transpose()?;
+            let new = NewEncryption { mode: mode(&text)?, password };
+            client.send("PUT", &format!("/v1/users/{}/encryption", escape(&address)), &new)
+        }
+        UserCommand::RecoveryKey { address, secret_file } => {
+            new_recovery_key(&client, &address, password(&secret_file)?)
+        }
+        UserCommand::Recover { address, secret_file } => {
+            let secret = Secret { secret: password(&secret_file)? };
+            client.send("POST", &format!("/v1/users/{}/recover", escape(&address)), &secret)
+        }
+        UserCommand::AppPassword(command) => app_password(&client, command),
         UserCommand::Remove { address } => {
             client.call("DELETE", &format!("/v1/users/{}", escape(&address)), None).map(|_| ())
+        }
+    }
+}
+
+fn new_recovery_key(client: &Client, address: &str, secret: String) -> Result<(), CliError> {
+    let path = format!("/v1/users/{}/recovery-key", escape(address));
+    let made: MadeSecret = client.ask("POST", &path, &Secret { secret })?;
+    println!("{}", made.secret);
+    Ok(())
+}
+
+fn app_password(client: &Client, command: AppPasswordCommand) -> Result<(), CliError> {
+    let path = |address: &str| format!("/v1/users/{}/app-passwords", escape(address));
+    match command {
+        AppPasswordCommand::Add { address, name, secret_file } => {
+            let new = NewAppPassword { name, secret: secret_file.as_deref().map(password).transpose()? };
+            let made: MadeSecret = client.ask("POST", &path(&address), &new)?;
+            println!("{}", made.secret);
+            Ok(())
+        }
+        AppPasswordCommand::List { address } => {
+            let all: Vec<AppPassword> = client.get(&path(&address))?;
+            all.iter().for_each(|app| println!("{:>4}  {}", app.id, app.name));
+            Ok(())
+        }
+        AppPasswordCommand::Revoke { address, id } => {
+            client.call("DELETE", &format!("{}/{id}", path(&address)), None).map(|_| ())
         }
     }
 }
@@ -217,7 +357,14 @@ pub fn user(target: &Target, command: UserCommand) -> Result<(), CliError> {
 pub fn domain(target: &Target, command: DomainCommand) -> Result<(), CliError> {
     let client = Client::new(target)?;
     match command {
-        DomainCommand::Add { domain } => client.send("POST", "/v1/domains", &NewDomain { domain }),
+        DomainCommand::Add { domain, encryption } => {
+            let new = NewDomain { domain, encryption: mode(&encryption)? };
+            client.send("POST", "/v1/domains", &new)
+        }
+        DomainCommand::Encryption { domain, mode: text } => {
+            let new = DomainEncryption { encryption: mode(&text)? };
+            client.send("PUT", &format!("/v1/domains/{}/encryption", escape(&domain)), &new)
+        }
         DomainCommand::List => {
             client.pages("/v1/domains", String::clone, |domain: &String| println!("{domain}"))
         }

@@ -3,6 +3,7 @@
 use super::CliError;
 use crate::config::{Config, EXAMPLE, Identity, KubernetesLeasesConfig, LogConfig, LogFormat};
 use crate::dev;
+use crate::forgetting;
 use crate::outbound;
 use crate::running::{self, Credentials};
 use crate::userdb;
@@ -63,7 +64,11 @@ fn log(config: &LogConfig) -> Result<(), CliError> {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::new)
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_park(forgetting::wipe_stack)
+        .build()
+        .map_err(CliError::new)
 }
 
 /// Resolves on Ctrl-C and on SIGTERM, which is how Kubernetes stops a pod.

@@ -61,7 +61,7 @@ impl ProfileCache {
 
     /// Keeps the `Arc` while the profile is the same, so that it can be told by its address. An older state, of a node
     /// that was away, does not replace a newer one: UIDs that were reserved since would be forgotten.
-    fn put(&self, profile: Profile) -> Arc<Profile> {
+    pub fn put(&self, profile: Profile) -> Arc<Profile> {
         let mut cached = lock(&self.cached);
         let kept = match cached.take() {
             Some((known, _)) if *known == profile || known.version > profile.version => known,
@@ -94,12 +94,15 @@ pub async fn authenticate(
     if !profile.is_enabled() {
         return Err(Failure::BadCredentials);
     }
+    // The session opens the keys, with the password that only it keeps for so long.
+    let encryption = &profile.encryption;
+    let keys = encryption.has_keys().then(|| Box::new(encryption.clone()));
     let proof = node.password_proof(&password.0);
     let known = lock(&cell.profile.proven)
         .as_ref()
-        .is_some_and(|(hash, at)| *hash == proof && at.credentials == profile.credentials);
+        .is_some_and(|(hash, at)| *hash == proof && same_secrets(at, &profile));
     if known {
-        return Ok(UserReply::Done);
+        return Ok(UserReply::LoggedIn { keys });
     }
     let busy = |_| Failure::Temporary("too many log-ins at once; try again".into());
     let _slot = node.password_slots.acquire().await.map_err(busy)?;
@@ -111,14 +114,19 @@ pub async fn authenticate(
         return Err(Failure::BadCredentials);
     }
     *lock(&cell.profile.proven) = Some((proof, profile));
-    Ok(UserReply::Done)
+    Ok(UserReply::LoggedIn { keys })
+}
+
+/// True if what was right for one record is right for the other.
+fn same_secrets(one: &Profile, other: &Profile) -> bool {
+    one.credentials == other.credentials && one.encryption.app_passwords() == other.encryption.app_passwords()
 }
 
 /// The work of a password check for a name that does not exist, so that its time does not tell.
 pub async fn pretend_to_check(node: &Arc<Node>, password: &str) {
     let Ok(_slot) = node.password_slots.acquire().await else { return };
-    let password = password.to_owned();
-    let _ = environment::blocking(move || directory::password::waste_time(&password)).await;
+    let password = Password(password.to_owned());
+    let _ = environment::blocking(move || directory::password::waste_time(&password.0)).await;
 }
 
 /// A change of the folder tree, and of the mail it concerns.

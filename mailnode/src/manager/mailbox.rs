@@ -1,11 +1,13 @@
 //! A mailbox's index and how it is brought up to date: fragments fetched, UIDs reserved and given, changes made
 //! durable, watchers told.
 
-use super::{UserCell, lock};
+use super::{UserCell, lock, rewrap};
 use crate::environment;
 use crate::node::Node;
 use crate::wire::{Failure, Numbered, Request, Response};
-use cluster::{Bucket, Entry, Epoch, FolderId, Incarnation, MailboxIndex, NodeId, Timestamp, UserId};
+use cluster::{
+    Bucket, Entry, EntryId, Epoch, FolderId, Incarnation, MailboxIndex, NodeId, Timestamp, UserId,
+};
 use directory::Profile;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +38,8 @@ pub struct Mailbox {
     fetched: Option<Instant>,
     /// The profile whose reservations the index knows.
     profile: Option<Arc<Profile>>,
+    /// Live entries whose keys are wrapped otherwise than the account's mode asks for.
+    pub misfits: BTreeSet<EntryId>,
     /// The view in which the index was last brought up to date.
     epoch: Option<Epoch>,
 }
@@ -49,6 +53,7 @@ impl Mailbox {
             number_again: None,
             fetched: None,
             profile: None,
+            misfits: BTreeSet::new(),
             epoch: None,
         }
     }
@@ -57,8 +62,13 @@ impl Mailbox {
     /// renumbered.
     fn learn(&mut self, mut entries: Vec<Entry>) {
         entries.sort_by_key(|entry| entry.location.uid.map_or(u32::MAX, |uid| uid.number));
+        let wanted = self.profile.as_deref().and_then(rewrap::wanted);
         for entry in entries {
+            let id = entry.id;
             self.index.learn(entry);
+            if self.index.entry(id).is_some_and(|entry| rewrap::is_misfit(entry, wanted)) {
+                self.misfits.insert(id);
+            }
         }
     }
 
@@ -85,6 +95,11 @@ impl Mailbox {
             if self.index.set_reservations(folder.id, &folder.uid_blocks, folder.next_uid) {
                 self.built_from.clear();
             }
+        }
+        if self.profile.as_deref().and_then(rewrap::wanted) != rewrap::wanted(profile) {
+            // Every entry is looked at once.
+            self.misfits.clear();
+            self.built_from.clear();
         }
         self.profile = Some(profile.clone());
     }
@@ -139,7 +154,9 @@ pub async fn refresh(
             profile = reserve(node, cell, mailbox, folder, UID_BLOCK).await?;
         }
     }
-    Ok(settle_and_notify(node, cell, mailbox, profile).await)
+    let profile = settle_and_notify(node, cell, mailbox, profile).await;
+    rewrap::begin(node, cell, mailbox, &profile);
+    Ok(profile)
 }
 
 /// UIDs and MODSEQs for what waits for them; watchers are told. Returns the profile, which may be newer.

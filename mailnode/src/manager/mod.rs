@@ -10,6 +10,7 @@ mod fragments;
 mod mailbox;
 mod operations;
 mod recipients;
+mod rewrap;
 
 pub use account::PASSWORD_CHECKS;
 pub use fragments::BucketKnowledge;
@@ -41,6 +42,8 @@ pub struct UserCell {
     watchers: Mutex<BTreeMap<NodeId, Instant>>,
     /// A task is indexing what came in.
     settling: AtomicBool,
+    /// A task is wrapping keys anew.
+    rewrapping: AtomicBool,
     mailbox: tokio::sync::Mutex<Mailbox>,
     used: Mutex<Instant>,
 }
@@ -65,6 +68,7 @@ impl UserCell {
             incoming: Mutex::default(),
             watchers: Mutex::default(),
             settling: AtomicBool::new(false),
+            rewrapping: AtomicBool::new(false),
             mailbox: tokio::sync::Mutex::new(Mailbox::new(user)),
             used: Mutex::new(Instant::now()),
         }

@@ -3,7 +3,7 @@
 use super::mailbox::{
     ANOTHER, Mailbox, admit_unread, make_durable, notify, refresh, reserve, settle_and_notify,
 };
-use super::{UserCell, account};
+use super::{UserCell, account, rewrap};
 use crate::node::Node;
 use crate::peer_server::STALE;
 use crate::wire::{Failure, FolderChanges, FolderInfo, FolderStatus, Message, Opened, UserOp, UserReply};
@@ -74,6 +74,8 @@ pub async fn run(
             apply(node, cell, &mut mailbox, plan, asked).await?;
             Ok(UserReply::Expunged(gone))
         }
+        UserOp::Misfits { most } => rewrap::misfits(node, cell, most).await,
+        UserOp::Rewrapped { keys } => rewrap::take(node, cell, keys).await,
         UserOp::Copy { folder, uids, target, remove } => {
             let which = Copy { folder, uids, target, remove };
             copy(node, cell, which, asked).await

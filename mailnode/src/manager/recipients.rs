@@ -45,6 +45,7 @@ impl Manager {
                 return Ok(RecipientState::OverQuota);
             }
         }
-        Ok(RecipientState::Accepts { mail_map: self.knowledge.mail_map(node, user).await })
+        let mail_map = self.knowledge.mail_map(node, user).await;
+        Ok(RecipientState::Accepts { mail_map, seal_to: profile.encryption.sealing_key() })
     }
 }

@@ -75,6 +75,8 @@ async fn queue(node: &Arc<Node>, envelope: &Envelope, message: &[u8]) -> Result<
         folder: FolderId::INBOX,
         flags: Vec::new(),
         internal_date: Some(envelope.arrived),
+        // Whoever holds the message has to send it.
+        seal_to: None,
     };
     let outcome = delivery::deliver(node, vec![copy], &whole).await.pop();
     outcome.unwrap_or_else(|| Err(Failure::Temporary("the message could not be queued".into())))

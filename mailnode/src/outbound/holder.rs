@@ -136,7 +136,7 @@ async fn read(node: &Arc<Node>, entry: Entry) {
             None => return,
         }
     }
-    let body = retrieval::body(node, &entry.blob, &entry.replicas.value).await;
+    let body = retrieval::body(node, &entry.blob, &entry.replicas.value, None).await;
     let opened = body.map(Envelope::open);
     let mut state = outbound.lock();
     let Some(entry) = state.unread.was_read(id).filter(|entry| is_ours(node, entry)) else { return };

@@ -46,7 +46,7 @@ async fn deliver(
 ) -> Result<(), Failure> {
     let recipients = recipients(node, sender).await?;
     let envelope = &held.envelope;
-    let body = retrieval::body(node, &held.entry.blob, &held.entry.replicas.value).await;
+    let body = retrieval::body(node, &held.entry.blob, &held.entry.replicas.value, None).await;
     let message = match body.map(Envelope::open) {
         Ok(Ok((_, message))) => message,
         // What cannot be read until it is too old is reported without its header.
@@ -80,9 +80,10 @@ async fn recipients(node: &Arc<Node>, sender: &str) -> Result<Vec<Recipient>, Fa
     let users = node.users.resolve(sender).await?;
     let mut recipients = Vec::with_capacity(users.len());
     for (user, state) in node.verify(&users).await {
-        let mail_map = match state? {
-            RecipientState::Accepts { mail_map } => mail_map,
-            RecipientState::OverQuota => MailMap::default(),
+        let (mail_map, seal_to) = match state? {
+            RecipientState::Accepts { mail_map, seal_to } => (mail_map, seal_to),
+            // If it has to be for the user alone, their manager seals it as soon as it hears of it.
+            RecipientState::OverQuota => (MailMap::default(), None),
             RecipientState::Unknown | RecipientState::Disabled => continue,
         };
         recipients.push(Recipient {
@@ -91,6 +92,7 @@ async fn recipients(node: &Arc<Node>, sender: &str) -> Result<Vec<Recipient>, Fa
             folder: FolderId::INBOX,
             flags: Vec::new(),
             internal_date: None,
+            seal_to,
         });
     }
     if recipients.is_empty() { Err(Failure::NotFound) } else { Ok(recipients) }

@@ -68,7 +68,11 @@ mod tests {
         Entry {
             id: EntryId(id),
             user: UserId(7),
-            blob: BlobRef { id: BlobId([0; 32]), size: 1, key: WrappedKey(Vec::new()) },
+            blob: BlobRef {
+                id: BlobId([0; 32]),
+                size: 1,
+                key: Register::new(WrappedKey(Vec::new()), Timestamp::ZERO),
+            },
             internal_date: 0,
             location: Location { folder: FolderId::INBOX, at, uid: None },
             flags: BTreeMap::new(),

@@ -187,7 +187,7 @@ impl Worker {
             state.forget(work.id);
             return None;
         };
-        let body = retrieval::body(node, &held.entry.blob, &held.entry.replicas.value).await;
+        let body = retrieval::body(node, &held.entry.blob, &held.entry.replicas.value, None).await;
         let opened = body.map_err(|failure| failure.to_string());
         match opened.and_then(|whole| Envelope::open(whole).map_err(|error| error.to_string())) {
             Ok((envelope, message)) => {

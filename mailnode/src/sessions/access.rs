@@ -1,15 +1,22 @@
 //! A logged-in user's mail as sessions see it: what IMAP and POP3 have in common.
+//!
+//! A user's private keys live in the memory of the sessions that were logged in to with a secret that opens them, and nowhere
+//! else: the manager hands out what is sealed, the session opens it, and the last clone of [`Mail`] zeroes it.
 
 use crate::delivery::{self, Recipient};
+use crate::environment;
 use crate::manager::account;
 use crate::node::Node;
 use crate::retrieval;
+use crate::sessions::rewrap;
 use crate::wire::{
     Failure, FolderChanges, FolderInfo, FolderStatus, Message, Numbered, Opened, Password, UserOp, UserReply,
 };
 use bytes::Bytes;
 use cluster::mailbox::{FlagChange, Mark, Shown};
 use cluster::{Flag, FolderId, UserId};
+use directory::Encryption;
+use directory::encryption::Unlocked;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -22,9 +29,50 @@ fn unexpected<T>() -> Result<T, Failure> {
 pub struct Mail {
     pub node: Arc<Node>,
     pub user: UserId,
+    /// What the secret that was logged in with has opened.
+    unlocked: Arc<Unlocked>,
+    /// There are keys that it has not.
+    partly_locked: bool,
 }
 
 impl Mail {
+    /// Without any keys.
+    pub fn new(node: Arc<Node>, user: UserId) -> Self {
+        Self { node, user, unlocked: Arc::default(), partly_locked: false }
+    }
+
+    /// [`Mail::log_in`], and opens the user's keys.
+    ///
+    /// # Errors
+    /// As [`Mail::log_in`].
+    pub async fn log_in_to_read(
+        node: &Arc<Node>,
+        protocol: &'static str,
+        name: &str,
+        password: &str,
+    ) -> Result<Self, Failure> {
+        let (mut mail, keys) = Self::authenticate(node, protocol, name, password).await?;
+        let Some(keys) = keys else { return Ok(mail) };
+        let all = keys.pairs();
+        let (user, password) = (mail.user, Password(password.to_owned()));
+        let busy = |_| Failure::Temporary("too many log-ins at once; try again".into());
+        let _slot = node.password_slots.acquire().await.map_err(busy)?;
+        let unlocked = environment::blocking(move || keys.unlock(user, &password.0))
+            .await
+            .map_err(|_| Failure::Temporary("the keys could not be opened; try again".into()))?;
+        mail.partly_locked = unlocked.keys().count() < all;
+        node.metrics.encryption.unlocked(mail.partly_locked);
+        mail.unlocked = Arc::new(unlocked);
+        let held = Arc::downgrade(&mail.unlocked);
+        tokio::spawn(rewrap::while_unlocked(Arc::downgrade(node), user, held));
+        Ok(mail)
+    }
+
+    /// True if mail from before a reset of the password cannot be read.
+    pub const fn is_partly_locked(&self) -> bool {
+        self.partly_locked
+    }
+
     /// Logs in at the user's manager (DESIGN 2).
     ///
     /// # Errors
@@ -35,6 +83,15 @@ impl Mail {
         name: &str,
         password: &str,
     ) -> Result<Self, Failure> {
+        Ok(Self::authenticate(node, protocol, name, password).await?.0)
+    }
+
+    async fn authenticate(
+        node: &Arc<Node>,
+        protocol: &'static str,
+        name: &str,
+        password: &str,
+    ) -> Result<(Self, Option<Box<Encryption>>), Failure> {
         let outcome = Self::check(node, name, password).await;
         let label = match &outcome {
             Ok(_) => "ok",
@@ -42,11 +99,15 @@ impl Mail {
             Err(_) => "error",
         };
         node.metrics.logins.with_label_values(&[protocol, label]).inc();
-        let user = outcome?;
-        Ok(Self { node: node.clone(), user })
+        let (user, keys) = outcome?;
+        Ok((Self::new(node.clone(), user), keys))
     }
 
-    async fn check(node: &Arc<Node>, name: &str, password: &str) -> Result<UserId, Failure> {
+    async fn check(
+        node: &Arc<Node>,
+        name: &str,
+        password: &str,
+    ) -> Result<(UserId, Option<Box<Encryption>>), Failure> {
         let user = match node.users.login_name(name).await {
             Ok(user) => user,
             Err(Failure::NotFound | Failure::Invalid(_)) => {
@@ -57,7 +118,8 @@ impl Mail {
         };
         let op = UserOp::Authenticate { password: Password(password.to_owned()) };
         match node.operate(user, op).await {
-            Ok(_) => Ok(user),
+            Ok(UserReply::LoggedIn { keys }) => Ok((user, keys)),
+            Ok(_) => unexpected(),
             Err(Failure::NotFound) => Err(Failure::BadCredentials),
             Err(failure) => Err(failure),
         }
@@ -145,7 +207,8 @@ impl Mail {
     }
 
     pub async fn body(&self, message: &Message) -> Result<Bytes, Failure> {
-        retrieval::body(&self.node, &message.blob, &message.replicas).await
+        let reader = Some((self.user, &*self.unlocked));
+        retrieval::body(&self.node, &message.blob, &message.replicas, reader).await
     }
 
     /// Adds a message and waits for its UID. Should that not come, the message is taken back, because the
@@ -158,13 +221,13 @@ impl Mail {
         body: &[u8],
     ) -> Result<Numbered, Failure> {
         let states = self.node.verify(&[self.user]).await;
-        let mail_map = match states.into_values().next() {
-            Some(Ok(crate::wire::RecipientState::Accepts { mail_map })) => mail_map,
+        let (mail_map, seal_to) = match states.into_values().next() {
+            Some(Ok(crate::wire::RecipientState::Accepts { mail_map, seal_to })) => (mail_map, seal_to),
             Some(Ok(crate::wire::RecipientState::OverQuota)) => return Err(Failure::OverQuota),
             Some(Err(failure)) => return Err(failure),
             _ => return Err(Failure::NotFound),
         };
-        let recipient = Recipient { user: self.user, mail_map, folder, flags, internal_date };
+        let recipient = Recipient { user: self.user, mail_map, folder, flags, internal_date, seal_to };
         let stored = delivery::deliver(&self.node, vec![recipient], body).await;
         let entry = match stored.into_iter().next() {
             Some(outcome) => outcome?,

@@ -138,7 +138,7 @@ impl Inbox {
 
 async fn log_in(node: &Arc<Node>, login: &Login) -> Result<Inbox, LoginFailure> {
     let opened = async {
-        let mail = Mail::log_in(node, "pop3", &login.name, &login.password).await?;
+        let mail = Mail::log_in_to_read(node, "pop3", &login.name, &login.password).await?;
         let opened = mail.open(FolderId::INBOX).await?;
         Ok(Inbox { mail, uid_validity: opened.uid_validity, messages: opened.messages })
     };
@@ -158,6 +158,7 @@ async fn body(inbox: Option<&Inbox>, index: usize) -> Body {
     match inbox.mail.body(message).await {
         Ok(bytes) => Body::Here(bytes),
         Err(Failure::NotFound) => Body::Gone,
+        Err(Failure::Locked) => Body::Locked,
         Err(failure) => {
             tracing::info!(%failure, "a body cannot be read now");
             Body::Temporary

@@ -14,6 +14,7 @@ use crate::node::Node;
 use crate::outbound::accept::{Outgoing, accept};
 use crate::wire::{Failure, RecipientState};
 use cluster::{Entry, FolderId, MailMap, UserId};
+use directory::encryption::PublicKey;
 use futures_util::future::join_all;
 use outbound::Destination;
 use smtp::{
@@ -31,6 +32,7 @@ use tokio::time::timeout;
 struct Target {
     user: UserId,
     mail_map: MailMap,
+    seal_to: Option<PublicKey>,
 }
 
 /// Where the mail of a recipient goes.
@@ -196,8 +198,8 @@ fn judge(users: &[UserId], states: &BTreeMap<UserId, Result<RecipientState, Fail
     let (mut full, mut disabled) = (false, false);
     for user in users {
         match states.get(user) {
-            Some(Ok(RecipientState::Accepts { mail_map })) => {
-                targets.push(Target { user: *user, mail_map: mail_map.clone() });
+            Some(Ok(RecipientState::Accepts { mail_map, seal_to })) => {
+                targets.push(Target { user: *user, mail_map: mail_map.clone(), seal_to: *seal_to });
             }
             Some(Ok(RecipientState::Unknown)) => {}
             Some(Ok(RecipientState::Disabled)) => disabled = true,
@@ -299,6 +301,7 @@ fn copies(recipients: &[Recipient<Targets>]) -> (Vec<delivery::Recipient>, Vec<V
                         folder: FolderId::INBOX,
                         flags: Vec::new(),
                         internal_date: None,
+                        seal_to: target.seal_to,
                     });
                     copies.len() - 1
                 })
@@ -348,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_full_mailbox_behind_an_alias_is_not_forgotten() {
-        let accepts = || Ok(RecipientState::Accepts { mail_map: MailMap::default() });
+        let accepts = || Ok(RecipientState::Accepts { mail_map: MailMap::default(), seal_to: None });
         let states = BTreeMap::from([
             (UserId(1), accepts()),
             (UserId(2), Ok(RecipientState::OverQuota)),

@@ -361,7 +361,7 @@ fn entry(number: u64, id: BlobId, size: u64) -> Entry {
     Entry {
         id: EntryId::new(number, 0),
         user: UserId(u128::from(number % 200)),
-        blob: BlobRef { id, size, key: WrappedKey(vec![7; 60]) },
+        blob: BlobRef { id, size, key: Register::new(WrappedKey(vec![7; 60]), at) },
         internal_date: 0,
         location: Location { folder: FolderId::INBOX, at, uid: None },
         flags: BTreeMap::new(),

@@ -99,7 +99,10 @@ impl Operation {
         let bytes = match self {
             Self::Blob { body, .. } | Self::MoveBlob { body, .. } => body.len() + 64,
             Self::Entry { entry, pending } => {
-                ENTRY_BYTES + entry.flags.len() * FLAG_BYTES + pending.len() * 8 + entry.blob.key.0.len()
+                ENTRY_BYTES
+                    + entry.flags.len() * FLAG_BYTES
+                    + pending.len() * 8
+                    + entry.blob.key.value.0.len()
             }
             Self::Retire { entries, .. } => 64 + entries.len() * 48,
             Self::Value { key, value } => 128 + key.len() + value.as_ref().map_or(0, Bytes::len),

@@ -73,8 +73,10 @@ impl<R: Records> Accounts<R> {
         match key.kind() {
             Some(Kind::Domain) => {
                 let domain: Option<Domain> = decoded(read).map_err(damaged)?;
-                Ok(domain
-                    .map(|domain| Line::Domain(DomainLine { name: id(), postmaster: domain.postmaster })))
+                Ok(domain.map(|domain| {
+                    let Domain { postmaster, encryption } = domain;
+                    Line::Domain(DomainLine { name: id(), postmaster, encryption })
+                }))
             }
             Some(Kind::Address) => match decoded(read).map_err(damaged)? {
                 Some(Target::Alias(targets)) => {
@@ -94,7 +96,7 @@ impl<R: Records> Accounts<R> {
     }
 
     /// The value of a profile's record that was listed: lists may leave it out.
-    async fn listed(&self, key: &Key, read: &Read) -> Result<Option<Bytes>, AccountError> {
+    pub(super) async fn listed(&self, key: &Key, read: &Read) -> Result<Option<Bytes>, AccountError> {
         match &read.value {
             Some(value) if !value.is_empty() => Ok(Some(value.clone())),
             _ => Ok(self.records.read(key, false).await?.value),
@@ -132,7 +134,8 @@ impl<R: Records> Accounts<R> {
             let (version, known) = self.domain(&name).await?;
             let outcome = if known.is_some() { Imported::Present } else { Imported::Made };
             let postmaster = known.as_ref().and_then(|domain| domain.postmaster).or(line.postmaster);
-            let domain = Domain { postmaster };
+            let encryption = known.as_ref().map_or(line.encryption, |domain| domain.encryption);
+            let domain = Domain { postmaster, encryption };
             if known.as_ref() == Some(&domain) {
                 return Ok(outcome);
             }

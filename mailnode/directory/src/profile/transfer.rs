@@ -21,6 +21,7 @@ impl Profile {
             return Err(format!("an account has 1 to {ADDRESSES} addresses"));
         }
         self.credentials.check()?;
+        self.encryption.check()?;
         if self.folders.get(&FolderId::INBOX).is_none_or(|folder| folder.name != INBOX) {
             return Err("there is no INBOX".into());
         }
@@ -83,6 +84,7 @@ impl Profile {
             ("id", self.id == other.id),
             ("addresses", self.addresses == other.addresses),
             ("credentials", self.credentials == other.credentials),
+            ("encryption", self.encryption == other.encryption),
             ("quota", self.quota == other.quota),
             ("enabled", self.enabled == other.enabled),
             ("folders", folders(self) == folders(other)),
@@ -96,6 +98,8 @@ impl Profile {
 
 #[cfg(test)]
 mod tests {
+    use crate::accounts::transfer::Line;
+    use crate::encryption::{Mode, PasswordLock};
     use crate::{Address, Credentials, Profile};
     use cluster::mailbox::Reservation;
     use cluster::{FolderId, NodeId, Timestamp, UserId};
@@ -134,6 +138,27 @@ mod tests {
             let said = refused(|profile| profile.credentials = Credentials::Password(hash.into()));
             assert!(said.contains("Argon2") && !said.contains(hash), "{said}");
         }
+    }
+
+    #[test]
+    fn an_account_with_keys_goes_through_a_file_and_the_same_password_opens_them() {
+        let mut next = 0_u8;
+        let mut seed = || {
+            next += 1;
+            zeroize::Zeroizing::new([next; 32])
+        };
+        let (lock, _) = PasswordLock::new("correct horse", &seed()).unwrap();
+        let mut old = profile();
+        old.encryption.turn_on(old.id, &lock, &mut seed).unwrap();
+        let line = serde_json::to_string(&Line::User(Box::new(old.clone()))).unwrap();
+        let Line::User(new) = serde_json::from_str(&line).unwrap() else { panic!("another line") };
+        assert_eq!(new.check(), Ok(()));
+        assert!(new.differences(&old).is_empty());
+        let key = old.encryption.sealing_key().unwrap();
+        assert!(new.encryption.unlock(new.id, "correct horse").key(key).is_some());
+        // A record that says that it is encrypted, and has no key, is not let in.
+        let said = refused(|profile| profile.encryption.mode = Mode::User);
+        assert!(said.contains("no key"), "{said}");
     }
 
     #[test]

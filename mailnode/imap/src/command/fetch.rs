@@ -61,6 +61,7 @@ pub(crate) async fn run<A: Account, O: Output>(
 #[derive(Default)]
 struct Failures {
     unavailable: Option<String>,
+    locked: Option<Error>,
     unknown_encoding: bool,
     gone: Vec<u32>,
 }
@@ -94,6 +95,7 @@ async fn with_bodies<A: Account, O: Output>(
                     }
                 }
                 Err(Error::NotFound) => failures.gone.push(message.uid),
+                Err(error @ Error::Locked(_)) => failures.locked = Some(error),
                 Err(error) => {
                     tracing::info!(uid = message.uid, %error, "body cannot be read now");
                     failures.unavailable = Some(error.to_string());
@@ -157,6 +159,9 @@ async fn set_seen<A: Account, O: Output>(
 async fn reply<A: Account>(user: &mut LoggedIn<A>, fetch: &Fetch, failures: Failures) -> Result<Reply, Stop> {
     if let Some(text) = failures.unavailable {
         return Err(Reply::no("UNAVAILABLE", text).into());
+    }
+    if let Some(error) = failures.locked {
+        return Err(error.into());
     }
     if failures.unknown_encoding {
         return Err(Reply::no("UNKNOWN-CTE", "Unknown content transfer encoding").into());

@@ -71,6 +71,8 @@ pub enum Body {
     /// Another session expunged it.
     Gone,
     Temporary,
+    /// Encrypted, and this session has no key for it.
+    Locked,
 }
 
 #[derive(Debug)]
@@ -211,6 +213,10 @@ impl Session {
             Body::Gone => self.error(command, "The message is gone"),
             Body::Temporary => {
                 self.error(command, "[SYS/TEMP] The message cannot be read now, try again later")
+            }
+            // RFC 3206 4: a person has to do something about it.
+            Body::Locked => {
+                self.error(command, "[SYS/PERM] The message is encrypted, and your password does not open it")
             }
         }
     }

@@ -25,7 +25,7 @@ impl Backend for ImapBackend {
     type Account = ImapAccount;
 
     async fn login(&self, name: &str, password: &str) -> Result<ImapAccount, LoginError> {
-        match Mail::log_in(&self.0, "imap", name, password).await {
+        match Mail::log_in_to_read(&self.0, "imap", name, password).await {
             Ok(mail) => Ok(ImapAccount { news: tokio::sync::Mutex::new(mail.watch()), mail }),
             Err(Failure::BadCredentials) => Err(LoginError::Invalid),
             Err(failure) => Err(LoginError::Temporary(failure.to_string())),
@@ -48,6 +48,7 @@ fn error(failure: Failure) -> Error {
         Failure::AlreadyExists => Error::AlreadyExists,
         Failure::OverQuota => Error::OverQuota,
         Failure::Invalid(text) => Error::Invalid(text),
+        locked @ Failure::Locked => Error::Locked(locked.to_string()),
         other => Error::Temporary(other.to_string()),
     }
 }
@@ -132,6 +133,12 @@ fn token(mark: Mark) -> Token {
 
 impl Account for ImapAccount {
     type Handle = Arc<Message>;
+
+    fn alert(&self) -> Option<String> {
+        self.mail.is_partly_locked().then(|| {
+            "Some of your mail is encrypted and stays unreadable until you use your recovery key or an app password".into()
+        })
+    }
 
     async fn folders(&self) -> Result<Vec<Folder>, Error> {
         let folders = self.mail.folders().await.map_err(error)?;

@@ -80,7 +80,7 @@ pub fn entry(user: u128, id: u128, blob: BlobId) -> Entry {
     Entry {
         id: EntryId(id),
         user: UserId(user),
-        blob: BlobRef { id: blob, size: 10, key: WrappedKey(vec![1, 2, 3]) },
+        blob: BlobRef { id: blob, size: 10, key: Register::new(WrappedKey(vec![1, 2, 3]), at) },
         internal_date: 1_700_000_000,
         location: Location { folder: FolderId::INBOX, at, uid: None },
         flags: BTreeMap::new(),

@@ -141,7 +141,7 @@ fn what_is_there_and_different_is_refused_and_stays() {
     assert!(refused(now(there.import(Line::Alias(alias("bo@example.org"))))).contains("elsewhere"));
     assert!(refused(now(there.import(Line::Alias(alias("a@nowhere.example"))))).contains("domain"));
     assert!(refused(now(there.import(Line::Header(Header { format: 1 })))).contains("no records"));
-    let domain = DomainLine { name: "no domain".into(), postmaster: None };
+    let domain = DomainLine { name: "no domain".into(), postmaster: None, encryption: Mode::Cluster };
     assert!(matches!(now(there.import(Line::Domain(domain))), Err(AccountError::Address(_))));
 }
 

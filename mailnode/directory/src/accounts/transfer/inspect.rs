@@ -56,7 +56,7 @@ impl<R: Records> Accounts<R> {
     async fn inspect_domain(&self, read: &Read) -> Result<Vec<String>, AccountError> {
         match decoded::<Domain>(read) {
             Err(error) => Ok(vec![error.to_string()]),
-            Ok(Some(Domain { postmaster: Some(user) })) if !self.exists(user).await? => {
+            Ok(Some(Domain { postmaster: Some(user), .. })) if !self.exists(user).await? => {
                 Ok(vec!["its postmaster is an account that is gone".into()])
             }
             Ok(_) => Ok(Vec::new()),

@@ -9,6 +9,7 @@
 //! ```
 
 use crate::address::Address;
+use crate::encryption::Mode;
 use crate::profile::Profile;
 use crate::record::Kind;
 use bytes::Bytes;
@@ -43,6 +44,8 @@ pub struct DomainLine {
     pub name: String,
     #[serde(default)]
     pub postmaster: Option<UserId>,
+    #[serde(default)]
+    pub encryption: Mode,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
