@@ -29,14 +29,37 @@ pub async fn open<L: LeaseService>(config: &Config, id: NodeId, leases: &L) -> R
     let directory = &config.data_directory;
     let lifetime = Duration::from_secs(config.healing.tombstone_lifetime_seconds);
     let store = open_log(directory, id, lifetime)?;
+    usable(store, id, lifetime, leases, |store, why| {
+        store.close();
+        drop(store);
+        let aside = move_aside(directory, why)
+            .map_err(|error| StartError(format!("dataDirectory: {}: {error}", directory.display())))?;
+        tracing::warn!(aside = %aside.display(), "the old log is kept aside; remove it when nobody needs it");
+        open_log(directory, id, lifetime)
+    })
+    .await
+}
+
+/// This store, or if its log must not be used any more the empty one that `replace` gives for it, to be refilled by peers.
+/// `replace` is told in one word why.
+///
+/// # Errors
+/// Those of `replace`; and if it cannot be told whether the log may be used.
+pub async fn usable<L: LeaseService>(
+    store: Store,
+    me: NodeId,
+    lifetime: Duration,
+    leases: &L,
+    replace: impl FnOnce(Store, &str) -> Result<Store, StartError>,
+) -> Result<Store, StartError> {
     let wrong = |error: &dyn std::fmt::Display| StartError::new("dataDirectory", error);
     if let Some(quarantine) = log_heads::is_to_be_put_aside(&store) {
-        let store = replaced(store, directory, "quarantined", || open_log(directory, id, lifetime))?;
+        let store = replace(store, "quarantined")?;
         log_heads::note_history(&store, &quarantine).await.map_err(|error| wrong(&error))?;
         return Ok(store);
     }
     let view = membership::remembered(&store);
-    let outdated = healing::outdated::check(&store, id, &view, lifetime, leases).await;
+    let outdated = healing::outdated::check(&store, me, &view, lifetime, leases).await;
     if !outdated.map_err(|error| wrong(&error))? {
         return Ok(store);
     }
@@ -44,22 +67,7 @@ pub async fn open<L: LeaseService>(config: &Config, id: NodeId, leases: &L) -> R
         "this disk was away for longer than the tombstone lifetime and the cluster went on without it: it starts \
          empty and is refilled"
     );
-    replaced(store, directory, "outdated", || open_log(directory, id, lifetime))
-}
-
-/// An empty log in place of this one, which is kept aside.
-fn replaced(
-    store: Store,
-    directory: &Path,
-    why: &str,
-    open: impl FnOnce() -> Result<Store, StartError>,
-) -> Result<Store, StartError> {
-    store.close();
-    drop(store);
-    let aside = move_aside(directory, why)
-        .map_err(|error| StartError(format!("dataDirectory: {}: {error}", directory.display())))?;
-    tracing::warn!(aside = %aside.display(), "the old log is kept aside; remove it when nobody needs it");
-    open()
+    replace(store, "outdated")
 }
 
 fn open_log(directory: &Path, id: NodeId, tombstone_lifetime: Duration) -> Result<Store, StartError> {

@@ -10,7 +10,7 @@ pub mod config;
 mod crypto;
 pub mod delivery;
 mod dev;
-mod disk;
+pub mod disk;
 pub mod environment;
 mod files;
 mod forgetting;

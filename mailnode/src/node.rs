@@ -290,9 +290,9 @@ impl Node {
                 let repeatable = request.is_repeatable();
                 match self.call(node, request, deadline).await {
                     Ok(response) => return Ok(response),
-                    Err(CallError::Refused(again @ (Failure::NotManager(_) | Failure::Late))) => {
+                    Err(CallError::Refused(failure)) if failure.is_to_be_asked_again() => {
                         // If one of us is behind: views travel within milliseconds.
-                        last = again;
+                        last = failure;
                         break;
                     }
                     Err(CallError::Refused(failure)) => return Err(failure),
@@ -304,15 +304,14 @@ impl Node {
                 }
             }
             // Views travel within milliseconds, but a node may be busy; nodes that are away are not waited for.
-            let again = matches!(last, Failure::NotManager(_) | Failure::Late);
-            let changing = again && begun.elapsed() < CHANGE_OF_VIEW;
+            let changing = last.is_to_be_asked_again() && begun.elapsed() < CHANGE_OF_VIEW;
             if round > 0 && !changing {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Err(match last {
-            Failure::NotManager(_) | Failure::Late => {
+            again if again.is_to_be_asked_again() => {
                 Failure::Temporary("the cluster is changing; try again".into())
             }
             other => other,

@@ -310,6 +310,13 @@ pub enum Failure {
     Locked,
 }
 
+impl Failure {
+    /// Nothing was done, and it would be another time: whoever manages the user is to be asked again.
+    pub const fn is_to_be_asked_again(&self) -> bool {
+        matches!(self, Self::NotManager(_) | Self::Late)
+    }
+}
+
 /// A recipient, verified by its manager.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum RecipientState {

@@ -9,12 +9,12 @@ use bytes::Bytes;
 use cluster::{Incarnation, Load, NodeId};
 use mailnode::assembly::Assembly;
 use mailnode::config::{Config, Identity};
+use mailnode::disk;
 use mailnode::environment::{self, Environment};
-use mailnode::healing::outdated;
-use mailnode::log_heads::{self, Signer};
-use mailnode::membership;
+use mailnode::log_heads::Signer;
 use mailnode::node::Node;
 use mailnode::peer_server;
+use mailnode::running::StartError;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -153,7 +153,7 @@ impl Host {
             .map_err(|error| error.to_string())?;
         let port = Port { network: network.clone(), host: self.index, load: AtomicU64::new(0) };
         let begun = runtime.block_on(async {
-            let store = self.open_store(leases).await?;
+            let store = self.open_store(leases).await.map_err(|error| error.to_string())?;
             let incarnation = Incarnation(environment::unix_millis());
             let this = Arc::new(OnceLock::new());
             let (port, signer) = (Arc::new(port), Arc::new(Seal(self.id)));
@@ -172,33 +172,29 @@ impl Host {
         Ok(())
     }
 
-    async fn open_store(&mut self, leases: &SimLeases) -> Result<Store, String> {
+    async fn open_store(&mut self, leases: &SimLeases) -> Result<Store, StartError> {
         let lifetime = Duration::from_secs(self.config.healing.tombstone_lifetime_seconds);
+        let me = self.id;
         let open = |disk: MemoryDisk| {
             let options = storage::Options {
-                node: Some(self.id),
+                node: Some(me),
                 tombstone_lifetime: lifetime,
                 threads: false,
                 segment_bytes: 256 << 10,
                 clock: storage::Clock(Arc::new(|| environment::unix_millis() / 1_000)),
                 ..storage::Options::default()
             };
-            Store::open(disk, MemoryIndex::default(), options).map_err(|error| error.to_string())
+            let opened = Store::open(disk, MemoryIndex::default(), options);
+            opened.map(|(store, _)| store).map_err(|error| StartError(error.to_string()))
         };
-        let (store, _) = open(self.disk.clone())?;
-        let view = membership::remembered(&store);
+        let store = open(self.disk.clone())?;
         // The simulated Lease service answers in time or not at all, as it does for a pod that starts.
-        let quarantine = log_heads::is_to_be_put_aside(&store);
-        if quarantine.is_none() && !outdated::check(&store, self.id, &view, lifetime, leases).await? {
-            return Ok(store);
-        }
-        drop(store);
-        self.disk = MemoryDisk::new();
-        let (store, _) = open(self.disk.clone())?;
-        if let Some(quarantine) = quarantine {
-            log_heads::note_history(&store, &quarantine).await.map_err(|error| error.to_string())?;
-        }
-        Ok(store)
+        disk::usable(store, me, lifetime, leases, |store, _| {
+            drop(store);
+            self.disk = MemoryDisk::new();
+            open(self.disk.clone())
+        })
+        .await
     }
 
     /// Lets the process run until the world's time.

@@ -65,7 +65,8 @@ pub async fn admit<L: LeaseService>(node: &Arc<Node>, leases: &L) -> bool {
     }
     if let Some(reason) = wrong {
         if serving {
-            return !put_aside(node, reason).await;
+            put_aside(node, reason).await;
+            return false;
         }
         tracing::error!(
             reason,
@@ -148,15 +149,13 @@ async fn judge(node: &Arc<Node>, log: LogId, began: Incarnation, seen: &SignedHe
     }
 }
 
-/// True if it is done.
-async fn put_aside(node: &Arc<Node>, reason: String) -> bool {
+async fn put_aside(node: &Arc<Node>, reason: String) {
     tracing::error!(reason, "this node's log is put into quarantine; the node starts empty and is refilled");
     let quarantine = Quarantine { reason, at: wall_seconds() };
     if let Err(error) = note(&node.store, QUARANTINE_KEY, &quarantine).await {
         tracing::error!(%error, "the quarantine cannot be noted; the node stays out of service");
     }
     node.log_heads.quarantined.send_replace(true);
-    true
 }
 
 /// Tells peers of our log as it is.

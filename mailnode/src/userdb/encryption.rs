@@ -30,10 +30,13 @@ struct NewSecrets {
 
 async fn secrets(password: &Password) -> Result<NewSecrets, Failure> {
     let credentials = hashed(password.0.clone()).await?;
-    let password = password.clone();
-    let lock = blocking(move || PasswordLock::new(&password.0, &seed())).await?;
-    let (lock, _) = lock.map_err(|error| Failure::Temporary(error.to_string()))?;
+    let lock = lock_of(password.clone()).await?;
     Ok(NewSecrets { credentials, lock })
+}
+
+async fn lock_of(password: Password) -> Result<PasswordLock, Failure> {
+    let lock = blocking(move || PasswordLock::new(&password.0, &seed())).await?;
+    Ok(lock.map_err(|error| Failure::Temporary(error.to_string()))?.0)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
@@ -154,8 +157,7 @@ impl UserDatabase {
         if !blocking(move || checked.credentials.verify(&given.0)).await? {
             return Err(Failure::Invalid("this is not the account's password".into()));
         }
-        let lock = blocking(move || PasswordLock::new(&password.0, &seed())).await?;
-        let (lock, _) = lock.map_err(|error| Failure::Temporary(error.to_string()))?;
+        let lock = lock_of(password).await?;
         self.turn_on(user, Some(lock)).await
     }
 
