@@ -1,13 +1,14 @@
-//! The node's clocks: wall time, the hybrid logical clock over it, and ids made from both.
+//! The node's clocks: wall time, the time that the nodes agree on, the hybrid logical clock over it, and ids.
 
 use crate::wire::Sender;
-use cluster::{ClockError, EntryId, HybridClock, Incarnation, Lateness, NodeId, Sent, Timestamp};
+use cluster::{AgreedTime, ClockError, EntryId, HybridClock, Incarnation, Lateness, NodeId, Sent, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Unix milliseconds by this machine's clock.
+/// Unix milliseconds by this machine's clock: for people. Whatever is compared with a stamp asks
+/// [`NodeClock::millis`].
 pub fn wall_millis() -> u64 {
     crate::environment::unix_millis()
 }
@@ -20,6 +21,7 @@ pub fn wall_seconds() -> i64 {
 /// The hybrid clock, and how late peers' messages are; shared by all tasks of the node.
 pub struct NodeClock {
     hybrid: Mutex<HybridClock>,
+    agreed: Mutex<AgreedTime>,
     life: Incarnation,
     begun: Instant,
     peers: Mutex<BTreeMap<NodeId, Lateness>>,
@@ -29,43 +31,58 @@ impl NodeClock {
     pub fn new(node: NodeId, life: Incarnation, max_skew: Duration) -> Self {
         Self {
             hybrid: Mutex::new(HybridClock::new(node, max_skew)),
+            agreed: Mutex::new(AgreedTime::new(max_skew)),
             life,
             begun: Instant::now(),
             peers: Mutex::default(),
         }
     }
 
-    fn millis(&self) -> u64 {
+    fn monotonic(&self) -> u64 {
         self.begun.elapsed().as_millis() as u64
     }
 
     /// For a message that is sent now: the latest stamp given or observed, for others to observe.
     pub fn sender(&self) -> Sender {
         let clock = self.hybrid.lock().unwrap_or_else(PoisonError::into_inner).latest();
-        Sender { clock, sent: Sent { life: self.life, millis: self.millis() } }
+        let sent = Sent { life: self.life, millis: self.monotonic() };
+        Sender { clock, wall: wall_millis(), sent }
     }
 
     /// What a peer did before it spoke is earlier than what we do from now on. A clock that is too far ahead is not
     /// listened to; what it stamps is refused where it arrives.
-    pub fn hear(&self, sender: &Sender) {
+    pub fn hear(&self, peer: NodeId, sender: &Sender) {
+        self.agreed.lock().unwrap_or_else(PoisonError::into_inner).hear(peer, sender.wall, self.monotonic());
         let _ = self.observe(sender.clock);
     }
 
     /// How long a peer's request was on its way.
     pub fn lateness(&self, peer: NodeId, sent: Sent) -> Duration {
-        let now = self.millis();
+        let now = self.monotonic();
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         peers.entry(peer).or_insert_with(|| Lateness::new(sent, now)).observe(sent, now)
     }
 
+    /// Unix milliseconds, as the nodes agree.
+    pub fn millis(&self) -> u64 {
+        self.agreed.lock().unwrap_or_else(PoisonError::into_inner).now(wall_millis(), self.monotonic())
+    }
+
+    /// How far this machine's clock is ahead of what the nodes agree on, in milliseconds; 0 if it is among them.
+    pub fn ahead(&self) -> i64 {
+        (wall_millis() as i64).saturating_sub(self.millis() as i64)
+    }
+
     pub fn now(&self) -> Timestamp {
-        self.hybrid.lock().unwrap_or_else(PoisonError::into_inner).now(wall_millis())
+        let millis = self.millis();
+        self.hybrid.lock().unwrap_or_else(PoisonError::into_inner).now(millis)
     }
 
     /// # Errors
     /// If the stamp is further ahead than `maxClockSkew`; then what carried it must be refused.
     pub fn observe(&self, stamp: Timestamp) -> Result<(), ClockError> {
-        self.hybrid.lock().unwrap_or_else(PoisonError::into_inner).observe(stamp, wall_millis())
+        let millis = self.millis();
+        self.hybrid.lock().unwrap_or_else(PoisonError::into_inner).observe(stamp, millis)
     }
 }
 

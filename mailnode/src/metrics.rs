@@ -16,6 +16,7 @@ pub struct Metrics {
     pub replaced_replicas: IntCounter,
     pub redelivered: IntCounter,
     pub clock_refusals: IntCounter,
+    pub clock_ahead: IntGauge,
     pub manager_retries: IntCounter,
     pub blob_fallbacks: IntCounter,
     pub commands: IntCounterVec,
@@ -175,6 +176,10 @@ impl Metrics {
             clock_refusals: counter(
                 "prickle_clock_refusals_total",
                 "Updates refused because their clock was further ahead than maxClockSkew.",
+            )?,
+            clock_ahead: gauge(
+                "prickle_clock_ahead_milliseconds",
+                "How far this machine's clock is ahead of what the nodes agree on; 0 if it is among them.",
             )?,
             manager_retries: counter(
                 "prickle_manager_retries_total",

@@ -156,7 +156,7 @@ impl Node {
                         "answer to {name} not understood: {error}"
                     )))
                 })?;
-                self.clock.hear(&sender);
+                self.clock.hear(node, &sender);
                 Ok((response, body))
             }
             Err(error) => {

@@ -96,7 +96,7 @@ pub async fn answer(node: Arc<Node>, from: NodeId, head: Bytes, body: Bytes) -> 
     node.transport.set_load(node.load());
     match decode::<Request>(&head, body) {
         Ok((sender, request, body)) => {
-            node.clock.hear(&sender);
+            node.clock.hear(from, &sender);
             let late = node.clock.lateness(from, sender.sent);
             if late > STALE && matches!(request, Request::User { .. }) {
                 tracing::warn!(peer = %from, ?late, "a request came too late; its caller has asked another node");

@@ -278,7 +278,7 @@ async fn redeliver(node: &Arc<Node>, peer: NodeId) -> bool {
         };
         let Some(last) = page.last() else { return delivered > 0 || stuck == 0 };
         after = Some((last.user, last.id));
-        let young = crate::clock::wall_millis().saturating_sub(GRACE.as_millis() as u64);
+        let young = node.clock.millis().saturating_sub(GRACE.as_millis() as u64);
         let due: Vec<Entry> =
             page.into_iter().filter(|entry| entry.latest().unix_millis() <= young).collect();
         if due.is_empty() {

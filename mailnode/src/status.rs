@@ -84,6 +84,7 @@ impl Node {
         let healing = self.healing.status(self.id, &state.view, 0);
         metrics.healing.entries_left.set(healing.entries_left as i64);
         metrics.healing.bytes_left.set(healing.bytes_left as i64);
+        metrics.clock_ahead.set(self.clock.ahead());
         metrics.active_users.set(self.manager.active_users() as i64);
         metrics.encryption.to_rewrap.set(self.manager.to_rewrap() as i64);
         metrics.pending_updates.set(self.pending_updates() as i64);

@@ -17,7 +17,7 @@ use directory::encryption::PublicKey;
 use serde::{Deserialize, Serialize};
 
 /// Versions of these messages that this node speaks; `rpc` refuses a peer that has none of them.
-pub const VERSIONS: std::ops::RangeInclusive<u16> = 4..=4;
+pub const VERSIONS: std::ops::RangeInclusive<u16> = 5..=5;
 
 /// Entries in one message between nodes, at most; longer lists are sent in pages.
 pub const PAGE: usize = 2_000;
@@ -486,6 +486,8 @@ impl Request {
 pub struct Sender {
     /// Its hybrid clock: whatever the receiver does next is later than what the sender did before.
     pub clock: Timestamp,
+    /// Unix milliseconds by its machine's clock, for [`cluster::AgreedTime`].
+    pub wall: u64,
     pub sent: Sent,
 }
 
@@ -522,7 +524,7 @@ mod tests {
     fn messages_survive_short_and_long_and_with_bytes() {
         let request = Request::Users { buckets: Bucket::all().collect() };
         let sent = Sent { life: cluster::Incarnation(3), millis: 9 };
-        let clock = Sender { clock: Timestamp { ticks: 7, node: NodeId(1) }, sent };
+        let clock = Sender { clock: Timestamp { ticks: 7, node: NodeId(1) }, wall: 8, sent };
         let (head, body) = encode(clock, &request, Bytes::new()).unwrap();
         let (at, back, _) = decode::<Request>(&head, body).unwrap();
         assert_eq!(at, clock);

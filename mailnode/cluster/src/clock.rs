@@ -62,9 +62,11 @@ impl HybridClock {
     /// Takes note of a stamp from elsewhere, so that what we do next is later than it.
     ///
     /// # Errors
-    /// [`ClockError::TooFarAhead`] if it is more than `maxClockSkew` ahead of our wall clock.
+    /// [`ClockError::TooFarAhead`] if it is more than `maxClockSkew` ahead of our wall clock and of every stamp so far:
+    /// what we accepted once is not refused because a clock was set right since.
     pub fn observe(&mut self, stamp: Timestamp, unix_millis: u64) -> Result<(), ClockError> {
-        let ahead = Duration::from_millis(stamp.unix_millis().saturating_sub(unix_millis));
+        let latest = self.latest().unix_millis().max(unix_millis);
+        let ahead = Duration::from_millis(stamp.unix_millis().saturating_sub(latest));
         if ahead > self.max_skew {
             return Err(ClockError::TooFarAhead { node: stamp.node, ahead });
         }
@@ -92,6 +94,13 @@ mod tests {
         let seen = Timestamp { ticks: 4_000 << 16, node: NodeId(9) };
         clock.observe(seen, 1_000).unwrap();
         assert!(clock.now(1_000) > seen);
+    }
+
+    #[test]
+    fn what_was_accepted_is_not_refused_when_a_clock_is_set_back() {
+        let mut clock = HybridClock::new(NodeId(1), Duration::from_secs(5));
+        let stamp = clock.now(20_000);
+        clock.observe(Timestamp { ticks: stamp.ticks + 1, node: NodeId(9) }, 1_000).unwrap();
     }
 
     #[test]

@@ -23,6 +23,7 @@
 //! | [`reconstruction`] | whom to ask for the mail maps of the buckets that a node gained | DESIGN 5; Porcupine |
 //! | [`mailbox`] | UID and MODSEQ order of an active mailbox, plans for changes | DESIGN 4 |
 
+pub mod agreed_time;
 pub mod anti_entropy;
 pub mod clock;
 pub mod entry;
@@ -41,6 +42,7 @@ pub mod replica_write;
 pub mod user_map;
 pub mod view;
 
+pub use agreed_time::AgreedTime;
 pub use clock::{ClockError, HybridClock, Timestamp};
 pub use entry::{BlobRef, Entry, Flag, Location, Register, WrappedKey};
 pub use fragment::Fragment;

@@ -1,7 +1,6 @@
 //! Anti-entropy with one peer at a time: the shell around [`cluster::anti_entropy`].
 
 use super::{blocking, copy};
-use crate::clock::wall_millis;
 use crate::node::Node;
 use crate::replica;
 use crate::wire::{Answer, Failure, PAGE, PendingEntry, Request, Response, Updated};
@@ -80,7 +79,7 @@ pub async fn entries(node: &Arc<Node>, ids: Vec<(UserId, EntryId)>) -> Result<Re
 /// One comparison. Returns how many entries were repaired.
 async fn compare(node: &Arc<Node>, peer: NodeId) -> Result<u64, Failure> {
     let bad = |_| Failure::Invalid("the answer does not fit the question".into());
-    let mut comparison = Comparison::new(node.store.digests(peer), wall_millis());
+    let mut comparison = Comparison::new(node.store.digests(peer), node.clock.millis());
     let mut repaired = 0;
     node.metrics.healing.comparisons.inc();
     while let Some(question) = comparison.question() {

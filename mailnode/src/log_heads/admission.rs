@@ -113,7 +113,9 @@ async fn call(node: &Arc<Node>, peer: &PeerAddress, request: &Request) -> Option
     let (head, body) = encode(node.clock.sender(), request, Bytes::new()).ok()?;
     let answer = node.transport.call(peer.clone(), head, body, PATIENCE);
     let (head, body) = timeout(PATIENCE, answer).await.ok()?.ok()?;
-    decode(&head, body).ok().map(|(_, response, _)| response)
+    let (sender, response, _) = decode(&head, body).ok()?;
+    node.clock.hear(NodeId(peer.node_id), &sender);
+    Some(response)
 }
 
 async fn ask(node: &Arc<Node>, peers: &BTreeMap<NodeId, PeerAddress>) -> Vec<(NodeId, Memory)> {

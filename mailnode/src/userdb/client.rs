@@ -130,7 +130,7 @@ impl Records for Client {
             let Some(primary) = node.topology.now().user_map.manager(key.bucket()) else {
                 return Err(unavailable("this node knows no other yet"));
             };
-            let millis = crate::clock::wall_millis();
+            let millis = node.clock.millis();
             let (key, value) = (key.clone(), value.clone());
             // The same token each time: an attempt that succeeded unheard is known again.
             let request = EmbeddedRequest::CompareAndSet { key, expected, token, millis, value };
