@@ -125,9 +125,10 @@ async fn sweep_loop(node: Arc<Node>) {
 
 /// What follows from a new view: records and mail maps of our buckets, and sessions that look for their manager.
 async fn view_loop(node: Arc<Node>) {
-    let mut views = node.topology.watch();
-    while views.changed().await.is_ok() {
-        let state = views.borrow_and_update().clone();
+    let mut epoch = node.topology.now().view.epoch;
+    loop {
+        let state = node.topology.newer_than(epoch).await;
+        epoch = state.view.epoch;
         tracing::info!(epoch = state.view.epoch.0, members = state.view.members.len(), "view installed");
         node.users.install_view(&state).await;
         node.manager.knowledge.rebuild(&node, false).await;

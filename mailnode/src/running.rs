@@ -117,6 +117,7 @@ fn farewell(
                 return;
             }
             tokio::select! {
+                biased;
                 changed = closed.changed() => if changed.is_err() { return },
                 changed = draining.changed() => if changed.is_err() { return },
             }
@@ -141,6 +142,7 @@ async fn bind(
     let mut stopping = stopped.clone();
     tasks.spawn(async move {
         tokio::select! {
+            biased;
             () = tending::tend(tended) => {}
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }

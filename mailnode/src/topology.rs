@@ -1,11 +1,11 @@
 //! What this node knows of the cluster now: the view, the user map over it, who is avoided, who is how loaded.
 //! All of it soft.
 
-use cluster::{Bucket, Candidate, Incarnation, Load, Member, NodeId, UserId, UserMap, View};
+use cluster::{Bucket, Candidate, Epoch, Incarnation, Load, Member, NodeId, UserId, UserMap, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// A view and what follows from it.
@@ -20,9 +20,11 @@ const STALE_LOAD: Duration = Duration::from_secs(10);
 
 pub struct Topology {
     me: NodeId,
-    state: watch::Sender<Arc<ClusterState>>,
+    state: Mutex<Arc<ClusterState>>,
+    /// A view was installed. This and the next wake in the order of waiting, unlike a `watch`.
+    news_of_view: Notify,
     avoided: Mutex<BTreeSet<NodeId>>,
-    /// Somebody began to be avoided. Wakes in the order of waiting, unlike a `watch`.
+    /// Somebody began to be avoided.
     news_of_avoided: Notify,
     loads: Mutex<BTreeMap<NodeId, (Load, Instant)>>,
 }
@@ -33,7 +35,8 @@ impl Topology {
         let user_map = UserMap::new(&view);
         Self {
             me,
-            state: watch::Sender::new(Arc::new(ClusterState { view, user_map })),
+            state: Mutex::new(Arc::new(ClusterState { view, user_map })),
+            news_of_view: Notify::new(),
             avoided: Mutex::default(),
             news_of_avoided: Notify::new(),
             loads: Mutex::default(),
@@ -42,23 +45,32 @@ impl Topology {
 
     /// Installs a view if it is newer. True if it was.
     pub fn install(&self, view: View) -> bool {
-        self.state.send_if_modified(|state| {
-            let newer = view.epoch > state.view.epoch;
-            if newer {
-                let user_map = UserMap::new(&view);
-                *state = Arc::new(ClusterState { view, user_map });
-            }
-            newer
-        })
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if view.epoch <= state.view.epoch {
+            return false;
+        }
+        let user_map = UserMap::new(&view);
+        *state = Arc::new(ClusterState { view, user_map });
+        drop(state);
+        self.news_of_view.notify_waiters();
+        true
     }
 
     pub fn now(&self) -> Arc<ClusterState> {
-        self.state.borrow().clone()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// To be told of new views.
-    pub fn watch(&self) -> watch::Receiver<Arc<ClusterState>> {
-        self.state.subscribe()
+    /// Resolves when there is a newer view than that of `epoch`.
+    pub async fn newer_than(&self, epoch: Epoch) -> Arc<ClusterState> {
+        loop {
+            // Made before the look: a view that comes after it is not missed.
+            let news = self.news_of_view.notified();
+            let state = self.now();
+            if state.view.epoch > epoch {
+                return state;
+            }
+            news.await;
+        }
     }
 
     pub fn is_avoided(&self, node: NodeId) -> bool {

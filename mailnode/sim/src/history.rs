@@ -4,10 +4,10 @@
 use crate::clients::Clients;
 use crate::dice::Dice;
 use crate::faults::{Faults, Kinds};
-use crate::model::{Violation, missed_change, same_view};
+use crate::model::{SeenFolder, Violation, missed_change, same_view};
 use crate::replicas::disagreement;
 use crate::tamper::Tamper;
-use crate::trace::Trace;
+use crate::trace::{Print, Trace};
 use crate::work::{Done, Work};
 use crate::world::World;
 use cluster::{FolderId, MemberState, UserId};
@@ -31,14 +31,14 @@ const COPIES: usize = 2;
 /// What of a history does not follow from its seed.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    pub print: bool,
+    pub print: Print,
     pub kinds: Option<Kinds>,
     pub tamper: Tamper,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { print: false, kinds: None, tamper: Tamper::Nothing }
+        Self { print: Print::Nothing, kinds: None, tamper: Tamper::Nothing }
     }
 }
 
@@ -139,7 +139,7 @@ pub fn run(seed: u64, options: Options) -> Verdict {
         network.trace.tell(now, format_args!("VIOLATION {violation}"));
     }
     let last = network.trace.last().map(str::to_owned).collect();
-    Verdict { seed, violations: model.violations.clone(), hash: network.trace.hash(), summary, last }
+    Verdict { seed, violations: model.violations.clone(), hash: network.trace.digest(), summary, last }
 }
 
 fn ready(world: &World, first: usize) -> bool {
@@ -235,6 +235,7 @@ impl History {
                 continue;
             }
             let summary = done.summary();
+            self.world.tell(format_args!("check: node-{host} {told}: {summary}"));
             if summary.starts_with("NO") {
                 self.clients.model.violate("available", format!("node-{host}: {told}: {summary}"));
             }
@@ -312,7 +313,7 @@ impl History {
 
     /// Clients that only synced since long ago see what new ones see.
     fn check_sessions(&mut self) {
-        let views: Vec<(usize, FolderId, crate::model::SeenFolder)> = self
+        let views: Vec<(usize, FolderId, SeenFolder)> = self
             .clients
             .views()
             .into_iter()
@@ -332,14 +333,30 @@ impl History {
                 let what = format!("a client that comes back to folder {folder:?} of {user}: {what}");
                 self.clients.model.violate("IMAP order", what);
             }
-            let (since, shown) = (seen.mark, seen.shown());
-            let synced = self.ask(0, Work::Sync { user, folder, since, shown, watch: false });
-            let Some(Done::Synced(Ok(changes))) = synced else { continue };
-            self.clients.model.synced(account, folder, &mut seen, &changes);
-            let Some(Done::Opened(Ok(opened))) = self.ask(0, Work::Open { user, folder }) else { continue };
-            if let Err(what) = same_view(&seen, &opened) {
+            if let Some(what) = self.sync_until_same(account, folder, &mut seen) {
                 let what = format!("a session's view of folder {folder:?} of {user}: {what}");
                 self.clients.model.violate("IMAP order", what);
+            }
+        }
+    }
+
+    /// What is between a session's view and a new one's. Messages may get other UIDs between two looks, when a manager
+    /// hears of numbers that another one had reserved; so it looks again.
+    fn sync_until_same(&mut self, account: usize, folder: FolderId, seen: &mut SeenFolder) -> Option<String> {
+        let user = self.users[account];
+        let begun = self.world.now;
+        loop {
+            let (since, shown) = (seen.mark, seen.shown());
+            let synced = self.ask(0, Work::Sync { user, folder, since, shown, watch: false });
+            let Some(Done::Synced(Ok(changes))) = synced else { return None };
+            self.clients.model.synced(account, folder, seen, &changes);
+            let Some(Done::Opened(Ok(opened))) = self.ask(0, Work::Open { user, folder }) else {
+                return None;
+            };
+            match same_view(seen, &opened) {
+                Ok(()) => return None,
+                Err(what) if self.world.now > begun + SERVED => return Some(what),
+                Err(_) => self.pause(Duration::from_secs(1)),
             }
         }
     }

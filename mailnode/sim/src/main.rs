@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use sim::history::{Options, Verdict, run};
+use sim::trace::Print;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,9 @@ struct Arguments {
     /// With --seed: also print what the nodes log, by this filter (such as `mailnode=debug`).
     #[arg(long)]
     log: Option<String>,
+    /// With --seed: also print the hash of every message.
+    #[arg(long)]
+    messages: bool,
 }
 
 fn range(text: &str) -> Result<(u64, u64), String> {
@@ -41,7 +45,8 @@ fn main() -> ExitCode {
     }
     match (arguments.seed, arguments.seeds) {
         (Some(seed), _) => {
-            let verdict = run(seed, Options { print: true, ..Options::default() });
+            let print = if arguments.messages { Print::Everything } else { Print::Told };
+            let verdict = run(seed, Options { print, ..Options::default() });
             println!("{}; trace {}", verdict.summary, verdict.hash);
             report(&verdict)
         }

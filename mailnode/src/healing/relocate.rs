@@ -64,8 +64,8 @@ impl Survey {
 
 /// Until the node stops.
 pub async fn run(node: &Arc<Node>) {
-    let mut views = node.topology.watch();
     loop {
+        let epoch = node.topology.now().view.epoch;
         let mut wait = about(EVERY);
         match pass(node).await {
             Ok(true) => {}
@@ -75,12 +75,7 @@ pub async fn run(node: &Arc<Node>) {
                 wait = AGAIN;
             }
         }
-        if let Ok(changed) = tokio::time::timeout(wait, views.changed()).await {
-            if changed.is_err() {
-                return;
-            }
-            views.borrow_and_update();
-        }
+        let _ = tokio::time::timeout(wait, node.topology.newer_than(epoch)).await;
         tokio::time::sleep(SETTLE).await;
     }
 }

@@ -79,14 +79,14 @@ fn witnesses(me: NodeId, view: &View) -> Vec<NodeId> {
 /// node stops.
 pub async fn announce(node: Arc<Node>) {
     let mut tick = tokio::time::interval(ANNOUNCE);
-    let mut views = node.topology.watch();
+    let mut view = node.topology.now().view.clone();
     let mut told = None;
     let mut written = Instant::now();
     loop {
         tokio::select! {
             biased;
             _ = tick.tick() => {}
-            changed = views.changed() => if changed.is_err() { return },
+            state = node.topology.newer_than(view.epoch) => view = state.view.clone(),
         }
         if written.elapsed() > WRITE_DOWN {
             written = Instant::now();
@@ -97,7 +97,6 @@ pub async fn announce(node: Arc<Node>) {
                 tracing::warn!(%error, "heads of other nodes' logs are not written down");
             }
         }
-        let view = views.borrow_and_update().view.clone();
         let now = (node.store.head(), witnesses(node.id, &view));
         if told.as_ref() == Some(&now) || !node.log_heads.is_open() {
             continue;

@@ -34,6 +34,7 @@ pub async fn run(node: Arc<Node>, stopping: watch::Receiver<bool>) {
     let mut stopped = stopping.clone();
     let mut workers = JoinSet::new();
     tokio::select! {
+        biased;
         _ = stopped.wait_for(|stopping| *stopping) => {}
         () = holder::read_loop(node.clone()) => {}
         () = holder::look_loop(node.clone()) => {}
@@ -68,6 +69,7 @@ async fn dispatch_loop(
         let next = outbound.lock().queue.next_event();
         let wait = next.map_or(EXPIRY, |next| next.saturating_sub(outbound.now()));
         tokio::select! {
+            biased;
             () = outbound.news.notified() => {}
             () = tokio::time::sleep(wait) => {}
             Some(_) = workers.join_next() => {}

@@ -115,6 +115,7 @@ pub(super) async fn read_loop(node: Arc<Node>) {
             Err(next) => {
                 let wait = next.map_or(LOOK_AGAIN, |next| next.saturating_sub(node.outbound.now()));
                 tokio::select! {
+                    biased;
                     () = node.outbound.unread_news.notified() => {}
                     () = tokio::time::sleep(wait) => {}
                 }
@@ -191,6 +192,7 @@ impl Outbound {
 pub(super) async fn look_loop(node: Arc<Node>) {
     loop {
         tokio::select! {
+            biased;
             () = node.outbound.doubt.notified() => {}
             () = tokio::time::sleep(LOOK_AGAIN) => {}
             () = node.outbound.room() => {}
