@@ -13,6 +13,7 @@ use crate::membership::MembershipHandle;
 use crate::metrics::Metrics;
 use crate::notices::Notices;
 use crate::outbound::Outbound;
+use crate::peer_server::STALE;
 use crate::replication::Replication;
 use crate::sessions::Watchers;
 use crate::topology::Topology;
@@ -287,7 +288,8 @@ impl Node {
             let manager = state.user_map.manager(bucket);
             for node in order.into_iter().take(3) {
                 let request = request(manager != Some(node));
-                let repeatable = request.is_repeatable();
+                let (repeatable, may_come_late) = (request.is_repeatable(), request.may_come_late());
+                let asked = Instant::now();
                 match self.call(node, request, deadline).await {
                     Ok(response) => return Ok(response),
                     Err(CallError::Refused(failure)) if failure.is_to_be_asked_again() => {
@@ -299,6 +301,9 @@ impl Node {
                     Err(unknown @ CallError::Unknown(_)) if !repeatable => return Err(unknown.into()),
                     Err(away) => {
                         self.metrics.manager_retries.inc();
+                        if matches!(away, CallError::Unknown(_)) && !may_come_late {
+                            tokio::time::sleep_until(asked + STALE).await;
+                        }
                         last = away.into();
                     }
                 }

@@ -479,6 +479,15 @@ impl Request {
             }
         )
     }
+
+    /// True if doing it again is harmless even after something else was done: a change of flags is not, since it undoes
+    /// a later one. Where that may happen, the second node is asked when the first cannot begin any more
+    /// ([`crate::peer_server::STALE`]).
+    pub const fn may_come_late(&self) -> bool {
+        let changes_back =
+            matches!(self, Self::User { op: UserOp::Store { .. } | UserOp::Subscribe { .. }, .. });
+        self.is_repeatable() && !changes_back
+    }
 }
 
 /// What every message tells of its sender.

@@ -42,8 +42,7 @@ impl UserMap {
         self.manager(Bucket::of_user(user))
     }
 
-    /// All active nodes, best first. If the manager is suspected the next one takes over at once; the first R
-    /// also hold the bucket's records of the embedded user database.
+    /// All active nodes, best first. If the manager is suspected the next one takes over at once.
     pub fn order(&self, bucket: Bucket) -> Vec<NodeId> {
         let mut order = self.nodes.clone();
         order.sort_by_cached_key(|&node| std::cmp::Reverse(weight(node, bucket)));
@@ -61,7 +60,7 @@ impl UserMap {
 }
 
 /// The weight of a node for a bucket; ties are broken by the id.
-fn weight(node: NodeId, bucket: Bucket) -> (u64, NodeId) {
+pub(crate) fn weight(node: NodeId, bucket: Bucket) -> (u64, NodeId) {
     (mix(node.0 ^ mix(u64::from(bucket.0) + 1)), node)
 }
 

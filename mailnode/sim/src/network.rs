@@ -161,7 +161,7 @@ impl Network {
         let delay = self.delay(from, to);
         let twice = self.conditions.duplicate > 0 && self.dice.one_in(self.conditions.duplicate);
         if twice
-            && decode::<Request>(&head, body.clone()).is_ok_and(|(_, request, _)| request.is_repeatable())
+            && decode::<Request>(&head, body.clone()).is_ok_and(|(_, request, _)| request.may_come_late())
         {
             let again = Delivery { from, to, call: None, head: head.clone(), body: body.clone(), load };
             let later = delay + self.dice.millis(0, 1_500);

@@ -3,7 +3,7 @@
 use crate::node::{CallError, Node};
 use crate::wire::{Request, Response};
 use bytes::Bytes;
-use cluster::{Bucket, NodeId};
+use cluster::{Bucket, NodeId, record_places, record_replicas};
 use directory::embedded::{EmbeddedRequest, EmbeddedResponse};
 use directory::{DatabaseError, Key, Kind, Read, Records, Token};
 use futures_util::future::join_all;
@@ -56,11 +56,10 @@ impl Client {
         if !stale {
             return Err(why);
         }
-        let order = state.user_map.order(key.bucket());
-        let active: BTreeSet<NodeId> = order.iter().copied().collect();
-        let rest = state.view.serving().map(|member| member.id).filter(|id| !active.contains(id));
-        let others =
-            order.into_iter().chain(rest).filter(|&id| id != primary && !node.topology.is_avoided(id));
+        // The first ones hold the record; a few more may have it from an earlier view.
+        let places = record_places(&state.view);
+        let holders = record_replicas(&places, key.bucket(), places.len());
+        let others = holders.into_iter().filter(|&id| id != primary && !node.topology.is_avoided(id));
         for other in others.take(OTHERS) {
             // Only what is there is believed: others cannot know that there is nothing.
             if let Ok(EmbeddedResponse::Record { version, value: Some(value) }) =

@@ -1,6 +1,6 @@
 //! Sets of buckets, and the marks that say when a set of them was level.
 
-use cluster::{Bucket, Epoch, NodeId};
+use cluster::{Bucket, Epoch, RecordPlace};
 use serde::{Deserialize, Serialize};
 
 /// A set of buckets, as bits.
@@ -49,23 +49,23 @@ impl FromIterator<Bucket> for BucketSet {
     }
 }
 
-/// In this epoch these buckets were level: the replicas that `active` gives for each had all its records.
+/// In this epoch these buckets were level: the replicas that `places` gives for each had all its records.
 ///
 /// A mark is put down twice: first tentatively, then, when every member has it, firmly. Only then it replaces
 /// the marks before it (`level` says why).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     pub epoch: Epoch,
-    pub active: Vec<NodeId>,
+    pub places: Vec<RecordPlace>,
     pub firm: bool,
     pub buckets: BucketSet,
 }
 
 /// Notes that buckets are level. A firm mark replaces all earlier ones of the buckets; a tentative one only those
 /// tentative ones that ask for the same replicas, so there are few.
-pub fn put_mark(marks: &mut Vec<Mark>, epoch: Epoch, active: &[NodeId], firm: bool, buckets: &[Bucket]) {
+pub fn put_mark(marks: &mut Vec<Mark>, epoch: Epoch, places: &[RecordPlace], firm: bool, buckets: &[Bucket]) {
     for mark in marks.iter_mut().filter(|mark| mark.epoch <= epoch) {
-        if firm || (!mark.firm && mark.active == active) {
+        if firm || (!mark.firm && mark.places == places) {
             buckets.iter().for_each(|&bucket| mark.buckets.remove(bucket));
         }
     }
@@ -73,7 +73,7 @@ pub fn put_mark(marks: &mut Vec<Mark>, epoch: Epoch, active: &[NodeId], firm: bo
         Some(mark) => buckets.iter().for_each(|&bucket| mark.buckets.insert(bucket)),
         None => {
             let buckets = buckets.iter().copied().collect();
-            marks.push(Mark { epoch, active: active.to_vec(), firm, buckets });
+            marks.push(Mark { epoch, places: places.to_vec(), firm, buckets });
         }
     }
     marks.retain(|mark| !mark.buckets.is_empty());
@@ -96,7 +96,8 @@ mod tests {
     fn a_firm_mark_replaces_what_was_before_and_a_tentative_one_is_added() {
         let mut marks = Vec::new();
         let all: Vec<Bucket> = Bucket::all().collect();
-        let (a, b) = ([NodeId(1)], [NodeId(2)]);
+        let place = |node| [RecordPlace { node: cluster::NodeId(node), zone: 0, active: true }];
+        let (a, b) = (place(1), place(2));
         put_mark(&mut marks, Epoch(1), &a, true, &all);
         put_mark(&mut marks, Epoch(3), &b, false, &all[..10]);
         put_mark(&mut marks, Epoch(4), &b, false, &all[..10]);

@@ -22,10 +22,10 @@
 use super::bucket_set::{Mark, counting};
 use super::message::limits;
 use super::stored::{Ballot, Record, Stamp};
-use super::{After, Disk, Effect, Embedded, EmbeddedRequest, EmbeddedResponse, Purpose, Report, map_of};
+use super::{After, Disk, Effect, Embedded, EmbeddedRequest, EmbeddedResponse, Purpose, Report};
 use crate::record::Key;
 use bytes::Bytes;
-use cluster::{Bucket, Epoch, NodeId, UserMap};
+use cluster::{Bucket, NodeId, record_replicas};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub(super) struct Level {
@@ -252,16 +252,12 @@ impl Embedded {
         answers.insert(self.me, (marks, reports));
         let answered: BTreeSet<NodeId> = answers.keys().copied().collect();
         let whole = self.view.members.iter().all(|member| answered.contains(&member.id));
-        let mut maps: BTreeMap<Epoch, UserMap> = BTreeMap::new();
         let (mut good, mut differing) = (Vec::new(), Vec::new());
         for (at, &bucket) in level.batch.iter().enumerate() {
             let (firm, marks) = counting(answers.values().flat_map(|(marks, _)| marks), bucket);
-            let enough = marks.into_iter().all(|mark| {
-                let map = maps.entry(mark.epoch).or_insert_with(|| map_of(&mark.active));
-                let mut order = map.order(bucket);
-                order.truncate(self.replicas);
-                most(&order, &answered)
-            });
+            let enough = marks
+                .into_iter()
+                .all(|mark| most(&record_replicas(&mark.places, bucket, self.replicas), &answered));
             if !self.may_level(enough && (firm || whole)) {
                 self.stuck.insert(bucket);
                 continue;

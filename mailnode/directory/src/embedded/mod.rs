@@ -1,5 +1,5 @@
-//! The embedded user database: records partitioned over the nodes by bucket (Porcupine), each on the first
-//! `replicas` active nodes of its bucket's rendezvous order. One node's part in it, as a state machine: events
+//! The embedded user database: records partitioned over the nodes by bucket (Porcupine), each on
+//! `replicas` nodes ([`cluster::record_places`]: by rendezvous, in different zones where there are). One node's part in it, as a state machine: events
 //! come in, effects go out; the node runs it on its log and peers, tests on simulated ones.
 //!
 //! The first node of the order is the bucket's *primary*. It serialises writes of a key; a write is committed
@@ -44,7 +44,7 @@ pub use stored::{Ballot, Promises, Record, Stamp};
 
 use crate::record::Key;
 use bytes::Bytes;
-use cluster::{Bucket, Epoch, Member, MemberState, NodeId, UserMap, View};
+use cluster::{Bucket, Epoch, NodeId, RecordPlace, UserMap, View, record_places, record_replicas};
 use level::Level;
 use primary::Op;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -108,6 +108,7 @@ pub struct Embedded {
     promises: Promises,
     view: View,
     map: UserMap,
+    places: Vec<RecordPlace>,
     /// Our buckets that are level in this view.
     levelled: BucketSet,
     /// Our buckets that cannot be made level with the members of this view.
@@ -179,6 +180,7 @@ impl Embedded {
             replicas: replicas.max(1),
             promises,
             map: UserMap::new(&view),
+            places: record_places(&view),
             view,
             levelled: BucketSet::default(),
             stuck: BucketSet::default(),
@@ -236,9 +238,7 @@ impl Embedded {
 
     /// The nodes that have a bucket's records by the current view, the primary first.
     pub fn replicas_of(&self, bucket: Bucket) -> Vec<NodeId> {
-        let mut order = self.map.order(bucket);
-        order.truncate(self.replicas);
-        order
+        record_replicas(&self.places, bucket, self.replicas)
     }
 
     fn install(&mut self, view: View) {
@@ -246,6 +246,7 @@ impl Embedded {
             return;
         }
         self.map = UserMap::new(&view);
+        self.places = record_places(&view);
         self.view = view;
         self.step_down();
     }
@@ -355,17 +356,5 @@ impl Embedded {
 }
 
 /// The user map that a view with just these active members had.
-fn map_of(active: &[NodeId]) -> UserMap {
-    let member = |&id: &NodeId| Member {
-        id,
-        name: String::new(),
-        addresses: cluster::Addresses::default(),
-        zone: None,
-        state: MemberState::Active,
-        incarnation: cluster::Incarnation(0),
-    };
-    UserMap::new(&View::new(Epoch(0), active.iter().map(member).collect()))
-}
-
 #[cfg(test)]
 mod tests;

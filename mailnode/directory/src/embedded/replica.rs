@@ -199,8 +199,7 @@ impl Embedded {
     }
 
     pub(super) fn put_mark(&mut self, buckets: &[Bucket], firm: bool) {
-        let active: Vec<NodeId> = self.view.active().map(|member| member.id).collect();
-        put_mark(&mut self.promises.marks, self.view.epoch, &active, firm, buckets);
+        put_mark(&mut self.promises.marks, self.view.epoch, &self.places, firm, buckets);
     }
 
     /// States that were committed need not be written again when the bucket is levelled next.

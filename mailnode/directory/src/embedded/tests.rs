@@ -7,7 +7,7 @@
 
 use super::*;
 use crate::address::Address;
-use cluster::{Addresses, Epoch, Incarnation};
+use cluster::{Addresses, Epoch, Incarnation, Member, MemberState};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeSet;
@@ -89,6 +89,8 @@ struct Sim {
     bug: Option<PlantedBug>,
     violation: Option<String>,
     replicas: usize,
+    /// 0: the nodes have no zones.
+    zones: usize,
     /// A node that nothing reaches and nothing leaves for so many steps; what it sent is delivered then.
     cut: Option<(usize, usize)>,
 }
@@ -129,6 +131,7 @@ impl Sim {
             bug,
             violation: None,
             replicas,
+            zones: seed as usize % 4,
             cut: None,
         };
         (0..nodes).for_each(|node| sim.start(node));
@@ -170,7 +173,7 @@ impl Sim {
             id: id(node),
             name: format!("node-{node}"),
             addresses: Addresses::default(),
-            zone: None,
+            zone: node.checked_rem(self.zones).map(|zone| format!("zone-{zone}")),
             state,
             incarnation: Incarnation(self.nodes[node].life),
         }
