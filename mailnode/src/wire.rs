@@ -407,6 +407,8 @@ pub struct FolderStatus {
     pub unseen: u32,
     pub deleted: u32,
     pub bytes: u64,
+    /// The highest MODSEQ of its messages.
+    pub newest_message: u64,
     pub uid_next: u32,
     pub uid_validity: u32,
     pub highest_modseq: u64,

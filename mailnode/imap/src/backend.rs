@@ -140,6 +140,8 @@ pub struct Status {
     pub uid_validity: u32,
     /// At least 1.
     pub highest_modseq: u64,
+    /// The highest MODSEQ of its messages: other than `highest_modseq` it never moves because of another folder.
+    pub newest_message: u64,
 }
 
 /// One message of a folder, without its body.
@@ -292,6 +294,9 @@ pub trait Account: Send + Sync + 'static {
     /// Resolves when the opened folder may have changed since the last `sync`. May be dropped and called again at any time without
     /// losing a change.
     fn changed(&self) -> impl Future<Output = ()> + Send;
+
+    /// Grows with every event of the account, in whatever folder: each makes [`Account::changed`] resolve.
+    fn events(&self) -> impl Future<Output = u64> + Send;
 
     /// The whole raw message, exactly as it was delivered or appended.
     fn body(&self, message: &Message<Self::Handle>) -> impl Future<Output = Result<Bytes, Error>> + Send;

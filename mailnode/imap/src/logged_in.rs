@@ -9,11 +9,13 @@ use std::io;
 use bytes::BufMut;
 
 use crate::backend::{Account, Error, Message};
+use crate::command::notify::Watch;
 use crate::flags::SystemFlag;
 use crate::mailbox::{Mailbox, Untagged};
 use crate::output::Output;
 use crate::reply::Reply;
 use crate::responses::Responses;
+use crate::syntax::command::SelectedGroup;
 use crate::syntax::sequence::numbers_text;
 use crate::syntax::writer;
 
@@ -30,6 +32,8 @@ pub(crate) struct LoggedIn<A: Account> {
     pub enabled: Enabled,
     pub selected: Option<Mailbox<A::Handle>>,
     pub max_message: u32,
+    /// NOTIFY SET.
+    pub notify: Option<Watch>,
 }
 
 /// The selected folder is no longer what the client selected: deleted, or with another UIDVALIDITY.
@@ -38,7 +42,7 @@ pub(crate) struct Gone;
 
 impl<A: Account> LoggedIn<A> {
     pub fn new(account: A, max_message: u32) -> LoggedIn<A> {
-        LoggedIn { account, enabled: Enabled::default(), selected: None, max_message }
+        LoggedIn { account, enabled: Enabled::default(), selected: None, max_message, notify: None }
     }
 
     /// The account and the selected mailbox.
@@ -57,6 +61,11 @@ impl<A: Account> LoggedIn<A> {
             }
             selected => Ok(selected),
         }
+    }
+
+    /// What NOTIFY asked for of the selected mailbox.
+    pub fn selected_group(&self) -> Option<&SelectedGroup> {
+        self.notify.as_ref()?.wanted.selected.as_ref()
     }
 
     /// Learns what happened in the selected folder. A backend that cannot tell now is asked again after the next command.
@@ -89,6 +98,7 @@ impl<A: Account> LoggedIn<A> {
         out: &mut Responses<'_, O>,
     ) -> io::Result<()> {
         let enabled = self.enabled;
+        let flags_wanted = self.selected_group().is_none_or(|group| group.events.flags);
         let Some(mailbox) = &mut self.selected else { return Ok(()) };
         for untagged in mailbox.untagged(expunge, enabled.qresync) {
             match untagged {
@@ -97,6 +107,8 @@ impl<A: Account> LoggedIn<A> {
                 Untagged::Vanished(uids) => out.line(format_args!("* VANISHED {}", numbers_text(&uids))),
                 Untagged::Exists(count) => out.line(format_args!("* {count} EXISTS")),
                 Untagged::Flags => flags(mailbox, out),
+                // RFC 5465 5.1: a client that asked for other events does not want these.
+                Untagged::Fetch(_) if !flags_wanted => {}
                 Untagged::Fetch(number) => {
                     if let Some(message) = mailbox.message(number) {
                         fetch_flags(number, message, uid, enabled, out);

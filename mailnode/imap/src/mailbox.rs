@@ -96,6 +96,12 @@ impl<H> Mailbox<H> {
         &self.messages
     }
 
+    /// The highest UID that the client was told of.
+    pub fn highest_announced(&self) -> u32 {
+        let last = self.announced.min(self.messages.len()).checked_sub(1);
+        last.and_then(|last| self.messages.get(last)).map_or(0, |message| message.uid)
+    }
+
     pub fn keywords(&self) -> impl Iterator<Item = &str> {
         self.keywords.iter().map(String::as_str)
     }

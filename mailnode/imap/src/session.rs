@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::backend::{Account, Backend, Outcome};
+use crate::backend::{Backend, Outcome};
 use crate::command;
 use crate::config::{self, Config};
 use crate::logged_in::{Gone, LoggedIn};
+use crate::mailbox::Mailbox;
 use crate::output::Output;
 use crate::reply::{Reply, Stop};
 use crate::responses::Responses;
@@ -144,27 +145,35 @@ impl<B: Backend> Session<B> {
         }
     }
 
-    /// Where to read into, and a future that resolves when an idling client should be notified; for other clients, never.
+    /// Where to read into, and a future that resolves when a client should be notified that idles or asked for it
+    /// (RFC 5465); for other clients, never.
     pub fn wait(&mut self) -> (&mut BytesMut, impl Future<Output = ()> + Send) {
         let idling = matches!(self.waiting, Waiting::Idle { .. });
-        let user = self.user.as_ref().filter(|user| idling && user.selected.is_some());
+        let user = self.user.as_ref();
+        let user = user.filter(|user| user.notify.is_some() || (idling && user.selected.is_some()));
         let changed = async move {
             match user {
-                Some(user) => user.account.changed().await,
+                Some(user) => command::notify::changed(user).await,
                 None => pending().await,
             }
         };
         (self.decoder.buffer(), changed)
     }
 
-    /// Tells an idling client what happened, and flushes. [`Next::Close`] if its mailbox is gone.
+    /// Tells an idling or watching client what happened, and flushes. [`Next::Close`] if its mailbox is gone.
     pub async fn notify<O: Output>(&mut self, output: &mut O) -> io::Result<Next> {
         let mut out = Responses::new(output);
-        if matches!(self.waiting, Waiting::Idle { .. }) {
-            let after = After { sync: true, expunge: true, uid: false };
-            if self.sync(after, &mut out).await?.is_err() {
-                self.mailbox_gone(&mut out);
-            }
+        let idling = matches!(self.waiting, Waiting::Idle { .. });
+        let Some(user) = &self.user else { return Ok(self.next.unwrap_or(Next::Read)) };
+        let (sync, expunge) = match (&user.notify, user.selected_group()) {
+            (None, _) => (idling, true),
+            (Some(_), Some(group)) => (group.events.messages, idling || !group.delayed),
+            (Some(_), None) => (false, false),
+        };
+        if self.sync(After { sync, expunge, uid: false }, &mut out).await?.is_err() {
+            self.mailbox_gone(&mut out);
+        } else if let Some(user) = &mut self.user {
+            command::notify::tell(user, &mut out).await?;
         }
         out.flush().await?;
         Ok(self.next.unwrap_or(Next::Read))
@@ -319,7 +328,9 @@ impl<B: Backend> Session<B> {
         let Some(user) = self.user.as_mut().filter(|_| after.sync) else { return Ok(Ok(())) };
         let synced = user.sync().await;
         if synced.is_ok() {
+            let known = user.selected.as_ref().map_or(0, Mailbox::highest_announced);
             user.report(after.expunge, after.uid, out).await?;
+            command::notify::fetch_new(user, known, out).await?;
         }
         Ok(synced)
     }

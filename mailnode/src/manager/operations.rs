@@ -30,6 +30,7 @@ pub async fn run(
             Ok(UserReply::Done)
         }
         UserOp::Folders => {
+            cell.watch(from);
             let profile = cell.profile.current(node, cell.user).await?;
             let folders = profile.folders.values().map(|folder| FolderInfo {
                 id: folder.id,
@@ -48,7 +49,7 @@ pub async fn run(
             notify(node, cell);
             Ok(UserReply::Done)
         }
-        UserOp::Status { folder } => status(node, cell, folder).await,
+        UserOp::Status { folder } => status(node, cell, from, folder).await,
         UserOp::Open { folder } => open(node, cell, from, folder).await,
         UserOp::Sync { folder, since } => sync(node, cell, from, folder, since).await,
         UserOp::Resync { folder, shown } => resync(node, cell, from, folder, shown).await,
@@ -140,7 +141,14 @@ fn opened(uid_validity: u32, view: &FolderView<'_>, complete: bool) -> Opened {
     }
 }
 
-async fn status(node: &Arc<Node>, cell: &UserCell, folder: FolderId) -> Result<UserReply, Failure> {
+async fn status(
+    node: &Arc<Node>,
+    cell: &UserCell,
+    from: NodeId,
+    folder: FolderId,
+) -> Result<UserReply, Failure> {
+    // Perhaps of a session with NOTIFY (RFC 5465).
+    cell.watch(from);
     let mut mailbox = cell.mailbox.lock().await;
     let profile = refresh(node, cell, &mut mailbox).await?;
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
@@ -153,6 +161,7 @@ async fn status(node: &Arc<Node>, cell: &UserCell, folder: FolderId) -> Result<U
         unseen: count(Flag::Seen, false),
         deleted: count(Flag::Deleted, true),
         bytes: view.messages.iter().map(|entry| entry.blob.size).sum(),
+        newest_message: view.messages.iter().map(|entry| entry.modseq).max().unwrap_or(0),
         uid_next: view.marks.uid_next,
         uid_validity,
         highest_modseq: view.marks.highest_modseq,

@@ -3,6 +3,7 @@
 //! A user's private keys live in the memory of the sessions that were logged in to with a secret that opens them, and nowhere
 //! else: the manager hands out what is sealed, the session opens it, and the last clone of [`Mail`] zeroes it.
 
+use super::News;
 use crate::delivery::{self, Recipient};
 use crate::environment;
 use crate::manager::account;
@@ -18,7 +19,6 @@ use cluster::{Flag, FolderId, UserId};
 use directory::Encryption;
 use directory::encryption::Unlocked;
 use std::sync::Arc;
-use tokio::sync::watch;
 
 fn unexpected<T>() -> Result<T, Failure> {
     Err(Failure::Temporary("unexpected answer".into()))
@@ -244,7 +244,7 @@ impl Mail {
         }
     }
 
-    pub fn watch(&self) -> watch::Receiver<u64> {
+    pub fn watch(&self) -> News {
         self.node.watchers.watch(self.user)
     }
 }

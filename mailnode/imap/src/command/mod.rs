@@ -5,10 +5,11 @@ mod bodies;
 mod copy;
 mod enable;
 mod expunge;
-mod fetch;
+pub(crate) mod fetch;
 mod fetch_item;
 mod folders;
 mod list;
+pub(crate) mod notify;
 mod search;
 mod select;
 mod status;
@@ -40,6 +41,7 @@ pub(crate) async fn run<A: Account, O: Output>(
         Body::Subscribe { mailbox, subscribed } => folders::subscribe(user, mailbox, subscribed).await,
         Body::List(list) => list::run(user, list, out).await,
         Body::Lsub { reference, pattern } => list::lsub(user, reference, pattern, out).await,
+        Body::Notify(wanted) => notify::run(user, wanted, out).await,
         Body::Namespace => {
             // RFC 2342 5: one personal namespace.
             out.line(format_args!("* NAMESPACE ((\"\" \"/\")) NIL NIL"));

@@ -39,29 +39,70 @@ pub enum Body {
     Logout,
     Id,
     StartTls,
-    Authenticate { mechanism: String, initial: Option<Secret> },
-    Login { name: String, password: Secret },
+    Authenticate {
+        mechanism: String,
+        initial: Option<Secret>,
+    },
+    Login {
+        name: String,
+        password: Secret,
+    },
     Enable(Vec<String>),
-    Select { mailbox: MailboxName, examine: bool, condstore: bool, qresync: Option<Resync> },
-    Create { mailbox: MailboxName, special_use: Option<Vec<String>> },
+    Select {
+        mailbox: MailboxName,
+        examine: bool,
+        condstore: bool,
+        qresync: Option<Resync>,
+    },
+    Create {
+        mailbox: MailboxName,
+        special_use: Option<Vec<String>>,
+    },
     Delete(MailboxName),
-    Rename { from: MailboxName, to: MailboxName },
-    Subscribe { mailbox: MailboxName, subscribed: bool },
+    Rename {
+        from: MailboxName,
+        to: MailboxName,
+    },
+    Subscribe {
+        mailbox: MailboxName,
+        subscribed: bool,
+    },
     List(List),
-    Lsub { reference: MailboxName, pattern: MailboxName },
+    Lsub {
+        reference: MailboxName,
+        pattern: MailboxName,
+    },
     Namespace,
-    Status { mailbox: MailboxName, items: Vec<StatusItem> },
-    Append { mailbox: MailboxName, messages: Vec<AppendMessage> },
+    Status {
+        mailbox: MailboxName,
+        items: Vec<StatusItem>,
+    },
+    Append {
+        mailbox: MailboxName,
+        messages: Vec<AppendMessage>,
+    },
     Idle,
+    /// None: nothing any more.
+    Notify(Option<Notify>),
     Check,
     Close,
     Unselect,
-    Expunge { uids: Option<SequenceSet> },
+    Expunge {
+        uids: Option<SequenceSet>,
+    },
     Search(Search),
     Fetch(Fetch),
     Store(Store),
-    Copy { uid: bool, set: SequenceSet, mailbox: MailboxName },
-    Move { uid: bool, set: SequenceSet, mailbox: MailboxName },
+    Copy {
+        uid: bool,
+        set: SequenceSet,
+        mailbox: MailboxName,
+    },
+    Move {
+        uid: bool,
+        set: SequenceSet,
+        mailbox: MailboxName,
+    },
 }
 
 impl Body {
@@ -89,6 +130,7 @@ impl Body {
             Body::Status { .. } => "STATUS",
             Body::Append { .. } => "APPEND",
             Body::Idle => "IDLE",
+            Body::Notify(_) => "NOTIFY",
             Body::Check => "CHECK",
             Body::Close => "CLOSE",
             Body::Unselect => "UNSELECT",
@@ -142,6 +184,52 @@ pub enum StatusItem {
     Size,
     HighestModSeq,
     AppendLimit,
+}
+
+/// NOTIFY SET (RFC 5465 3.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notify {
+    /// A STATUS of each watched mailbox first.
+    pub status: bool,
+    pub selected: Option<SelectedGroup>,
+    /// For the other mailboxes; the first that names one counts.
+    pub others: Vec<EventGroup>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelectedGroup {
+    /// EXPUNGE only where it might always come (RFC 5465 6.1).
+    pub delayed: bool,
+    pub events: Events,
+    /// What of new messages is fetched at once.
+    pub attributes: Vec<Attribute>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventGroup {
+    pub filter: Filter,
+    pub events: Events,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    Inboxes,
+    Personal,
+    Subscribed,
+    Subtree(Vec<String>),
+    Mailboxes(Vec<String>),
+}
+
+/// Kinds of events (RFC 5465 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// MessageNew and MessageExpunge, which go together.
+    pub messages: bool,
+    pub flags: bool,
+    pub names: bool,
+    pub subscriptions: bool,
+    /// Some that we do not know.
+    pub unknown: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -232,6 +320,15 @@ pub enum Attribute {
     BinarySize {
         part: Vec<u32>,
     },
+}
+
+impl Attribute {
+    /// The same without setting `\\Seen`.
+    pub fn peek(&mut self) {
+        if let Attribute::Section { peek, .. } | Attribute::Binary { peek, .. } = self {
+            *peek = true;
+        }
+    }
 }
 
 /// `<offset.length>` in bytes.

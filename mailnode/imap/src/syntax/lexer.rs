@@ -65,6 +65,11 @@ impl<'a> Lexer<'a> {
         found
     }
 
+    /// Whether `bytes` are next.
+    pub fn peek_bytes(&self, bytes: &[u8]) -> bool {
+        self.rest().starts_with(bytes)
+    }
+
     pub fn expect(&mut self, byte: u8) -> Result<(), SyntaxError> {
         if self.accept(byte) { Ok(()) } else { Err(SyntaxError(format!("expected '{}'", byte as char))) }
     }

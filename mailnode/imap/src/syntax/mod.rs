@@ -10,6 +10,7 @@ pub mod lexer;
 pub mod parse;
 mod parse_fetch;
 mod parse_list;
+mod parse_notify;
 mod parse_search;
 pub mod pattern;
 pub mod sequence;

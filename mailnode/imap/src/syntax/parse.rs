@@ -6,7 +6,7 @@ use super::decoder::Piece;
 use super::lexer::{Lexer, SyntaxError, utf8};
 use super::sequence::SequenceSet;
 use super::utf7;
-use super::{parse_fetch, parse_list, parse_search};
+use super::{parse_fetch, parse_list, parse_notify, parse_search};
 use crate::backend::{AppendMessage, StoreChange};
 use crate::flags::{Flags, SystemFlag};
 
@@ -68,6 +68,7 @@ fn body(lexer: &mut Lexer<'_>) -> Result<Body, SyntaxError> {
         "STARTTLS" => Body::StartTls,
         "NAMESPACE" => Body::Namespace,
         "IDLE" => Body::Idle,
+        "NOTIFY" => Body::Notify(parse_notify::notify(lexer)?),
         "CHECK" => Body::Check,
         "CLOSE" => Body::Close,
         "UNSELECT" => Body::Unselect,

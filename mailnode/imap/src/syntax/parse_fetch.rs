@@ -53,7 +53,7 @@ pub fn fetch(lexer: &mut Lexer<'_>, uid: bool) -> Result<Fetch, SyntaxError> {
     Ok(Fetch { uid, set, attributes, changed_since, vanished })
 }
 
-fn attribute(lexer: &mut Lexer<'_>) -> Result<Attribute, SyntaxError> {
+pub fn attribute(lexer: &mut Lexer<'_>) -> Result<Attribute, SyntaxError> {
     let name = lexer.keyword()?;
     Ok(match name.as_str() {
         "ENVELOPE" => Attribute::Envelope,

@@ -219,6 +219,8 @@ impl Account for MemoryAccount {
             return Err(Error::AlreadyExists);
         }
         inner.create(name, special_use);
+        drop(inner);
+        self.store.changed();
         Ok(())
     }
 
@@ -247,11 +249,14 @@ impl Account for MemoryAccount {
                 any = true;
             }
         }
+        drop(inner);
+        self.store.changed();
         if any { Ok(()) } else { Err(Error::NotFound) }
     }
 
     async fn subscribe(&self, name: &str, subscribed: bool) -> Result<(), Error> {
         self.store.lock().by_name(name)?.1.subscribed = subscribed;
+        self.store.changed();
         Ok(())
     }
 
@@ -269,6 +274,7 @@ impl Account for MemoryAccount {
             uid_next: folder.uid_next,
             uid_validity: folder.uid_validity,
             highest_modseq: folder.modseq,
+            newest_message: folder.messages.values().map(|message| message.modseq).max().unwrap_or(0),
         })
     }
 
@@ -299,6 +305,10 @@ impl Account for MemoryAccount {
             messages: messages.cloned().collect(),
             vanished: vanished.collect(),
         }))
+    }
+
+    async fn events(&self) -> u64 {
+        *self.news.lock().await.borrow()
     }
 
     async fn changed(&self) {

@@ -1,5 +1,6 @@
 //! IMAP's view of a user's mail: the `imap` crate's traits, on [`Mail`].
 
+use super::super::News;
 use crate::node::Node;
 use crate::sessions::access::Mail;
 use crate::wire::{Failure, FolderChanges, Message, Opened, UserOp};
@@ -13,7 +14,6 @@ use imap::backend::{
 use imap::flags::{Flags, SystemFlag};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 
 pub struct ImapBackend(pub Arc<Node>);
 
@@ -39,7 +39,7 @@ impl Backend for ImapBackend {
 
 pub struct ImapAccount {
     mail: Mail,
-    news: tokio::sync::Mutex<watch::Receiver<u64>>,
+    news: tokio::sync::Mutex<News>,
 }
 
 fn error(failure: Failure) -> Error {
@@ -183,11 +183,12 @@ impl Account for ImapAccount {
             uid_next: status.uid_next,
             uid_validity: status.uid_validity,
             highest_modseq: status.highest_modseq,
+            newest_message: status.newest_message,
         })
     }
 
     async fn open(&self, folder: u32) -> Result<Snapshot<Arc<Message>>, Error> {
-        self.news.lock().await.mark_unchanged();
+        self.news.lock().await.mark_heard();
         self.mail.open(FolderId(folder)).await.map(snapshot).map_err(error)
     }
 
@@ -198,7 +199,7 @@ impl Account for ImapAccount {
         shown: impl FnOnce() -> imap::backend::Shown + Send,
     ) -> Result<Changes<Arc<Message>>, Error> {
         // What changes from here on wakes us again; what changed before is in the answer.
-        self.news.lock().await.mark_unchanged();
+        self.news.lock().await.mark_heard();
         let since = Mark { index: since.0, sequence: since.1 };
         let shown = || {
             let shown = shown();
@@ -215,6 +216,10 @@ impl Account for ImapAccount {
             }),
             FolderChanges::Everything(opened) => Changes::Fresh(snapshot(opened)),
         })
+    }
+
+    async fn events(&self) -> u64 {
+        self.news.lock().await.count()
     }
 
     async fn changed(&self) {
