@@ -98,10 +98,10 @@ impl Load {
         Self { pending: (bits >> 32) as u32, fullness: (bits >> 16) as u16, flush: bits as u16 }
     }
 
-    /// Expected wait for one more write, in arbitrary units: the queue times what one flush costs. (Too hard on slow disks
-    /// where the processor is the bottleneck: docs/figures/README.md, figure 3. A longer queue counting less makes it worse.)
+    /// Less is better: how many operations wait, and if as many do, how long a flush takes. (Not their product: a flush takes
+    /// along all that waits, so a slow disk's queue is long, but not slow in proportion. docs/figures/README.md, figure 3.)
     pub const fn cost(&self) -> u64 {
-        (self.pending as u64 + 1) * (self.flush as u64 + 1)
+        ((self.pending as u64) << 16) | self.flush as u64
     }
 }
 
@@ -114,5 +114,12 @@ mod tests {
         let load = Load { pending: 77_000, fullness: 951, flush: 12 };
         assert_eq!(Load::from_bits(load.to_bits()), load);
         assert!(load.is_full());
+    }
+
+    #[test]
+    fn the_queue_counts_and_of_equal_ones_the_faster_disk() {
+        let load = |pending, flush| Load { pending, fullness: 0, flush }.cost();
+        assert!(load(2, 1) > load(1, 900));
+        assert!(load(0, 20) > load(0, 10));
     }
 }
