@@ -44,7 +44,10 @@ pub async fn fetch_missing(node: &Arc<Node>) {
 
 /// None: nobody needs it here.
 async fn refill(node: &Arc<Node>, id: BlobId) -> Option<bool> {
-    let referrer = blocking(node, move |node| node.store.referrer(id)).await.ok()??;
+    let Some(referrer) = blocking(node, move |node| node.store.referrer(id)).await.ok()? else {
+        node.parts.blob_missing(node, id);
+        return None;
+    };
     for _ in 0..LOOKS {
         if !node.store.has_blob(id).ok()? {
             break;
