@@ -103,7 +103,10 @@ fn parts(world: &World, copies: usize) -> Option<String> {
             let owners = PartOrder::new(view, copies, part).owners;
             for owner in world.hosts.iter().filter(|owner| owners.contains(&owner.id)) {
                 if !owner.node()?.store.has_blob(part).unwrap_or(false) {
-                    return Some(format!("{}: part {part:?}, wanted by {}, is not here", owner.name, host.name));
+                    return Some(format!(
+                        "{}: part {part:?}, wanted by {}, is not here",
+                        owner.name, host.name
+                    ));
                 }
             }
         }

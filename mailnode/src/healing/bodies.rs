@@ -44,10 +44,7 @@ pub async fn fetch_missing(node: &Arc<Node>) {
 
 /// None: nobody needs it here.
 async fn refill(node: &Arc<Node>, id: BlobId) -> Option<bool> {
-    let Some(referrer) = blocking(node, move |node| node.store.referrer(id)).await.ok()? else {
-        node.parts.blob_missing(node, id);
-        return None;
-    };
+    let referrer = blocking(node, move |node| node.store.referrer(id)).await.ok()??;
     for _ in 0..LOOKS {
         if !node.store.has_blob(id).ok()? {
             break;
@@ -102,6 +99,7 @@ async fn round(node: &Arc<Node>) -> Result<u64, crate::wire::Failure> {
             // A damaged one is dropped by the store when it is read, and counted.
             if matches!(node.store.blob(id).await, Ok(None)) {
                 node.healing.body_missing(id);
+                node.parts.copy_damaged(node, id);
             }
             bodies += 1;
             tokio::time::sleep(Duration::from_secs_f64(f64::from(length) / READ_RATE as f64)).await;

@@ -104,13 +104,16 @@ impl Parts {
         }
     }
 
-    /// A blob that should be here is not, and no entry here refers to it: it may be a part of which this node is an owner.
-    pub fn blob_missing(&self, node: &Node, id: BlobId) {
+    /// A blob that was here cannot be read: it may be a part of which this node is an owner.
+    pub fn copy_damaged(&self, node: &Node, id: BlobId) {
         if is_owner(node, id) {
             self.lacking.add(id);
         }
     }
 }
+
+/// A damaged copy is dropped by the store soon after it was read.
+const TRIES: usize = 3;
 
 fn order(node: &Node, id: BlobId) -> PartOrder {
     PartOrder::new(&node.topology.now().view, node.settings.replication.factor, id)
@@ -192,10 +195,18 @@ async fn store(node: &Arc<Node>, id: BlobId, bytes: Bytes) -> Result<(), Failure
     if BlobKind::of(&bytes) != BlobKind::Part {
         return Err(Failure::Invalid("these bytes are no part".into()));
     }
-    node.store.commit(vec![Write::Blob { id, parts: bytes }], Durability::Synced).await.map_err(disk)?;
-    node.parts.lacking.remove(id);
-    node.metrics.parts.stored.inc();
-    Ok(())
+    for _ in 0..TRIES {
+        let write = Write::Blob { id, parts: bytes.clone() };
+        let outcomes = node.store.commit(vec![write], Durability::Synced).await.map_err(disk)?;
+        let written = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Blob { stored: true }));
+        // Who was there already may be damaged: reading it has it dropped.
+        if written || node.store.blob(id).await.map_err(disk)?.is_some() {
+            node.parts.lacking.remove(id);
+            node.metrics.parts.stored.inc();
+            return Ok(());
+        }
+    }
+    Err(Failure::Temporary("a damaged copy of this part is in the way; try again".into()))
 }
 
 async fn wanted_here(node: &Arc<Node>, parts: Vec<BlobId>) -> Result<Vec<BlobId>, Failure> {

@@ -1,12 +1,12 @@
 //! A message put together again. Parts are read a few at a time from whoever has them, owners first, and each is checked against its
 //! name. Memory: the message, its parts as they are stored, and what is left of it; a manifest that says otherwise is refused first.
 //!
-//! An owner that turns out to have no good copy hears of it by being asked, and gets one ([`super::fetch`]).
+//! An owner that turns out to have none, or a bad one, gets a good copy ([`super::fetch`]).
 
 use super::order;
 use crate::crypto::open_part;
 use crate::environment;
-use crate::node::Node;
+use crate::node::{CallError, Node};
 use crate::wire::{Failure, Request, Response};
 use ::parts::{Manifest, Reference, join};
 use bytes::Bytes;
@@ -49,18 +49,32 @@ pub async fn assemble(node: &Arc<Node>, coded: Bytes, size: u64) -> Result<Bytes
 
 async fn read(node: &Arc<Node>, part: Reference) -> Result<(BlobId, Bytes), Failure> {
     let id = part.name;
+    let mut without = Vec::new();
     for (attempt, source) in sources(node, id).into_iter().enumerate() {
         if attempt > 0 {
             node.metrics.blob_fallbacks.inc();
         }
-        let answer = node.call_with(source, Request::Blob { id }, Bytes::new(), DEADLINE).await;
-        let Ok((Response::Blob, ciphertext)) = answer else { continue };
-        match open_part(id, &part.key, ciphertext) {
-            Ok(coded) => return Ok((id, coded)),
-            Err(error) => tracing::error!(part = ?id, %source, %error, "bad copy of a part"),
+        match node.call_with(source, Request::Blob { id }, Bytes::new(), DEADLINE).await {
+            Ok((Response::Blob, ciphertext)) => match open_part(id, &part.key, ciphertext) {
+                Ok(coded) => {
+                    tell(node, id, without);
+                    return Ok((id, coded));
+                }
+                Err(error) => tracing::error!(part = ?id, %source, %error, "bad copy of a part"),
+            },
+            Err(CallError::Refused(Failure::NotFound)) => without.push(source),
+            _ => {}
         }
     }
     Err(Failure::Temporary("no node that holds a part of this message answers; try again".into()))
+}
+
+/// Owners that were found without the part get it from who has it.
+fn tell(node: &Arc<Node>, id: BlobId, without: Vec<NodeId>) {
+    let owners = order(node, id).owners;
+    for owner in without.into_iter().filter(|source| owners.contains(source)) {
+        node.tell(owner, Request::KeepParts { parts: vec![id], check: false, fetch: true });
+    }
 }
 
 /// Members that may have the part: owners by load, then the others; those that do not answer last.
