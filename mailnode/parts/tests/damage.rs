@@ -1,5 +1,5 @@
-//! `join(cut(message)) == message` for every message, however broken: those of the crates' own tests, those given by
-//! `PRICKLE_CORPUS` (directories, separated by colons; e2e/test_parts.py names all fixtures), and random damage to all of them.
+//! `join(cut(message)) == message` for every message, however broken: some made here, those given by
+//! `PRICKLE_CORPUS` (directories, separated by colons), and random damage to all of them.
 //! The seeds are fixed, so that a failure can be repeated.
 
 use cluster::BlobId;
