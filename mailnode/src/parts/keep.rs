@@ -14,6 +14,7 @@ use cluster::{BlobId, Epoch, MemberState, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use storage::{PartCursor, PartPage};
 
 /// After a view changed: what was on its way by the old one arrives first.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -70,28 +71,32 @@ async fn round(node: &Arc<Node>) -> Result<Rounds, Failure> {
     if state.view.members.is_empty() {
         return Err(Failure::Temporary("there is no view yet".into()));
     }
+    let missing = tell_all(node, epoch, |node, after| node.store.wanted_parts(after, PAGE / 2)).await?;
+    let drains = state.view.member(node.id).is_some_and(|member| member.state == MemberState::Draining);
+    let to_hand_over = if drains {
+        tell_all(node, epoch, |node, after| node.store.parts_here(after, PAGE / 2)).await?
+    } else {
+        0
+    };
+    Ok(Rounds { epoch, missing, to_hand_over, finished: true })
+}
+
+/// Tells the owners of all the parts that come page by page. Returns how many copies are missing, or may be.
+async fn tell_all(
+    node: &Arc<Node>,
+    epoch: Epoch,
+    page: fn(&Node, Option<PartCursor>) -> storage::Result<PartPage>,
+) -> Result<u64, Failure> {
     let (mut missing, mut after) = (0, None);
     loop {
-        let page = blocking(node, move |node| node.store.wanted_parts(after, PAGE / 2)).await?;
-        missing += tell_owners(node, epoch, &page.parts).await?;
-        after = page.next;
+        let found = blocking(node, move |node| page(node, after)).await?;
+        missing += tell_owners(node, epoch, &found.parts).await?;
+        after = found.next;
         if after.is_none() {
-            break;
+            return Ok(missing);
         }
         tokio::time::sleep(PAUSE).await;
     }
-    let drains = state.view.member(node.id).is_some_and(|member| member.state == MemberState::Draining);
-    let mut to_hand_over = 0;
-    while drains {
-        let page = blocking(node, move |node| node.store.parts_here(after, PAGE / 2)).await?;
-        to_hand_over += tell_owners(node, epoch, &page.parts).await?;
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-    Ok(Rounds { epoch, missing, to_hand_over, finished: true })
 }
 
 /// Renews the leases of these parts at their owners. Returns how many copies are missing, or may be.
