@@ -28,10 +28,14 @@ SHORT = """
 storage:
   segmentBytes: 1048576
   bodyLeaseSeconds: 4
-  parts: {{renewSeconds: 2, leaseSeconds: {lease}, trashSeconds: {trash}}}
+  parts: {{enabled: true, renewSeconds: 2, leaseSeconds: {lease}, trashSeconds: {trash}}}
 healing: {{replaceAfterSeconds: 5, tombstoneLifetimeSeconds: 10}}
 """
 MARKER = "a word that only the big text has: xylophone"
+
+
+#: Off by default.
+ON = "\nstorage: {parts: {enabled: true}}\n"
 
 
 def noise(size, seed=1):
@@ -122,7 +126,7 @@ def owners(cluster):
 
 @pytest.fixture(scope="module")
 def five(tmp_path_factory):
-    with clusters.started(tmp_path_factory.mktemp("five"), count=5) as cluster:
+    with clusters.started(tmp_path_factory.mktemp("five"), count=5, settings=ON) as cluster:
         yield cluster
 
 
@@ -205,7 +209,7 @@ def test_parts_of_an_encrypted_account_are_shared_and_read(five):
 
 
 def test_a_damaged_copy_is_replaced_when_it_is_read(tmp_path):
-    with clusters.started(tmp_path, count=3) as cluster:
+    with clusters.started(tmp_path, count=3, settings=ON) as cluster:
         user = cluster.add_user()
         sent = mail(noise(MIB, seed=4))
         send(cluster.nodes[0], [user], sent)
@@ -313,7 +317,7 @@ def test_a_part_comes_back_from_the_trash(tmp_path):
 
 @pytest.fixture(scope="module")
 def cutting(tmp_path_factory):
-    settings = "\nstorage: {parts: {thresholdBytes: 64}}\n"
+    settings = "\nstorage: {parts: {enabled: true, thresholdBytes: 64}}\n"
     with clusters.started(tmp_path_factory.mktemp("cutting"), count=3, settings=settings) as cluster:
         yield cluster
 

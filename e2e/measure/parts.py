@@ -71,7 +71,7 @@ def settled(cluster):
 
 def leases(options, directory):
     """One part a message: the dearest case."""
-    settings = "storage: {parts: {thresholdBytes: 1024, renewSeconds: 20, leaseSeconds: 600}}\n"
+    settings = "storage: {parts: {enabled: true, thresholdBytes: 1024, renewSeconds: 20, leaseSeconds: 600}}\n"
     with clusters.started(directory / "c", count=3, settings=settings, log="warn") as cluster:
         user = cluster.add_user()
         deliver(cluster.nodes[0].ports["lmtp"], (mail(n, noise(1_500, n)) for n in range(options.messages)), [user.address])
@@ -89,10 +89,10 @@ def leases(options, directory):
 
 
 def space(options, directory):
-    """348 real messages, and 60 with attachments of 100 KB to 2 MB, 20 of which are sent again with another text."""
+    """348 real messages, and 60 with attachments of 100 KB to 1 MB, 20 of which are sent again with another text."""
     dice = random.Random(7)
     mails = [message.crlf for source in messages.all_messages().values() for message in source if b"\0" not in message.raw]
-    files = [noise(dice.randrange(100_000, 2_000_000), 1_000 + number) for number in range(40)]
+    files = [noise(dice.randrange(100_000, 1_000_000), 1_000 + number) for number in range(40)]
     mails += [mail(number, files[number if number < 40 else number - 40]) for number in range(60)]
     addresses = [f"u{number}@example.org" for number in range(options.members)]
     content = sum(map(len, mails))
@@ -112,7 +112,7 @@ def space(options, directory):
             server.close()
     except (OSError, AssertionError) as error:
         print(f"Dovecot not measured: {error}")
-    for name, settings in [("parts whole", "storage: {parts: {enabled: false}}\n"), ("parts apart", "")]:
+    for name, settings in [("parts whole", ""), ("parts apart", "storage: {parts: {enabled: true}}\n")]:
         with clusters.started(directory / name.replace(" ", ""), count=5, settings=settings, log="warn") as cluster:
             for address in addresses:
                 cluster.add_user(address.split("@")[0])
@@ -131,7 +131,7 @@ def speed(options, directory):
     attached = [mail(number, noise(MIB, number)) for number in range(options.messages // 10)]
     same = [mail(number, noise(MIB, 99)) for number in range(options.messages // 10)]
     small = [mail(number) for number in range(options.messages)]
-    for name, settings in [("whole", "storage: {parts: {enabled: false}}\n"), ("apart", "")]:
+    for name, settings in [("whole", ""), ("apart", "storage: {parts: {enabled: true}}\n")]:
         with clusters.started(directory / name, count=3, settings=settings, log="warn") as cluster:
             user = cluster.add_user()
             for what, mails in [("small", small), ("1 MiB attached", attached), ("the same MiB attached", same)]:

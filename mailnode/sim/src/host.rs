@@ -99,7 +99,7 @@ fn config(name: &str, zone: Option<&str>, replicas: usize) -> Result<Config, Str
          \x20 tls: {{ ca: /nowhere, certificate: /nowhere, key: /nowhere }}\n  advertise: {name}:1\n\
          healing: {{ replaceAfterSeconds: 30 }}\n\
          storage:\n  bodyLeaseSeconds: 8\n\
-         \x20 parts: {{ thresholdBytes: 64, renewSeconds: 10, leaseSeconds: 25, trashSeconds: 15 }}\n\
+         \x20 parts: {{ enabled: true, thresholdBytes: 64, renewSeconds: 10, leaseSeconds: 25, trashSeconds: 15 }}\n\
          userDatabase: {{ embedded: {{ replicas: {replicas} }} }}\n\
          listeners: {{ rpc: 127.0.0.1:1, http: 127.0.0.1:2 }}\n\
          admin: {{ tokenFile: /nowhere }}\n"

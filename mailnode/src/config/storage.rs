@@ -38,7 +38,8 @@ pub struct PartsConfig {
 impl Default for PartsConfig {
     fn default() -> Self {
         Self {
-            enabled: true,
+            // Until the simulator's histories and the chaos test were run with it (docs/decisions/parts.md).
+            enabled: false,
             threshold_bytes: 64 << 10,
             renew_seconds: 24 * 3_600,
             lease_seconds: 3 * 24 * 3_600,
