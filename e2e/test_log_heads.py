@@ -49,6 +49,12 @@ def cluster(tmp_path):
 
 def refilled(cluster, node, held):
     eventually(f"{node} has its copies back", lambda: metric(node, "prickle_log_live_bytes") > held * 0.8, 60)
+
+    # So much is there while a comparison with one of the peers may still be under way.
+    def compared():
+        members = [member["node"] for member in cluster.running()[0].status()["members"]]
+        return all(member and member["healing"]["peersToCompare"] == 0 for member in members)
+    eventually("all have compared what they share", compared, 60)
     cluster.settled()
 
 

@@ -14,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::node::{Node, Settings};
 use crate::notices::Notices;
 use crate::outbound::{self, Outbound};
+use crate::parts::{self, Parts};
 use crate::peer_server::ThisNode;
 use crate::replication::{self, Replication};
 use crate::running::StartError;
@@ -75,6 +76,7 @@ impl Assembly {
             outbound: Outbound::new(outbound::Settings::load(&config.outbound)?),
             healing: Healing::new(config.healing, healing::remembers_draining(&store)),
             log_heads: LogHeads::new(signer, &store),
+            parts: Parts::new(config.storage.parts),
             store,
             topology: Topology::new(id),
             manager: Manager::default(),
@@ -100,6 +102,7 @@ impl Assembly {
         tasks.spawn(until(stopped.clone(), replication::retire_loop(node.clone())));
         tasks.spawn(until(stopped.clone(), replication::redelivery_loop(node.clone())));
         tasks.spawn(until(stopped.clone(), healing::run(node.clone())));
+        tasks.spawn(until(stopped.clone(), parts::run(node.clone())));
         tasks.spawn(until(stopped.clone(), sweep_loop(node.clone())));
         tasks.spawn(until(stopped.clone(), log_heads::announce(node.clone())));
         tasks.spawn(until(stopped.clone(), view_loop(node)));

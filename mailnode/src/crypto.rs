@@ -10,13 +10,17 @@
 //! | `cluster` | 1 | nonce [12], key and tag [48]: AES-256-GCM under a key derived from the cluster secret, bound to the blob's name |
 //! | `user` | 2 | the first 8 bytes of the user's public key, HPKE message [80] ([`directory::encryption::seal`]), bound to the blob's name and the user |
 //!
+//! MIME parts that are kept apart (docs/decisions/parts.md) are encrypted likewise, under keys derived apart from those of bodies; their keys are
+//! in the body's plaintext, so they need no wrapping. The heads in the clear ([`cluster::blob`]) are bound to the ciphertext.
+//!
 //! So a wrapped key cannot be put on another blob, nor a user's on another user's entry. Keys of bodies and of users are
 //! zeroed when they are dropped; bodies and whatever libraries copied are zeroed by the allocator (`main.rs`).
 
 use crate::environment;
 use bytes::{Bytes, BytesMut};
-use cluster::{BlobId, BlobRef, Register, Timestamp, UserId, WrappedKey};
+use cluster::{BlobId, BlobKind, BlobRef, Register, Timestamp, UserId, WrappedKey};
 use directory::encryption::{PublicKey, Seed, Unlocked, seal};
+use parts::PartKey;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
@@ -26,8 +30,9 @@ const SEALED_TO_USER: u8 = 2;
 /// Bytes of a user's public key by which a wrapped key says which pair it is for.
 const KEY_NAME: usize = 8;
 const PURPOSE: &[u8] = b"prickle 2026-11 key of a body";
-/// First byte of a blob's plaintext: how the body is coded. 2 will be a list of MIME parts.
+/// First byte of a body's plaintext: how it is coded.
 const WHOLE_BODY: u8 = 1;
+const MANIFEST: u8 = 2;
 const TAG: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -94,6 +99,21 @@ impl SealedBody {
     }
 }
 
+/// A MIME part ready to be stored.
+pub struct SealedPart {
+    pub id: BlobId,
+    pub ciphertext: Bytes,
+    pub key: PartKey,
+}
+
+/// A body as it was stored, decrypted.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Opened {
+    Whole(Bytes),
+    /// A coded [`parts::Manifest`].
+    Manifest(Bytes),
+}
+
 /// The keys that whoever reads a body has besides the cluster's.
 pub type Reader<'a> = Option<(UserId, &'a Unlocked)>;
 
@@ -105,6 +125,8 @@ pub fn seed() -> Seed {
 /// The cluster's keys. Never logged: `Debug` is not derived.
 pub struct Keys {
     convergence: [u8; 32],
+    /// For whatever begins with a head: no key may be that of a whole body with such bytes.
+    convergence_with_head: [u8; 32],
     wrapping: LessSafeKey,
 }
 
@@ -118,6 +140,7 @@ impl Keys {
         let wrapping = Zeroizing::new(blake3::derive_key("prickle 2026-11 cluster key wrapping", secret));
         Ok(Self {
             convergence: blake3::derive_key("prickle 2026-11 convergent body keys", secret),
+            convergence_with_head: blake3::derive_key("prickle 2026-11 convergent keys of parts", secret),
             wrapping: key(&wrapping)?,
         })
     }
@@ -137,6 +160,53 @@ impl Keys {
         sealed.extend_from_slice(tag.as_ref());
         let id = BlobId::of(&sealed);
         Ok(SealedBody { ciphertext: sealed.freeze(), id, size: body.len() as u64, key: body_key })
+    }
+
+    /// Encrypts the body of a message of so many bytes, out of which these parts were cut.
+    ///
+    /// # Errors
+    /// Only if the cipher refuses: a bug.
+    pub fn seal_manifest(
+        &self,
+        manifest: &[u8],
+        mut parts: Vec<BlobId>,
+        size: u64,
+    ) -> Result<SealedBody, CryptoError> {
+        parts.sort_unstable();
+        parts.dedup();
+        let (ciphertext, key) = self.seal_with_head(&BlobKind::Manifest(parts), &[MANIFEST], manifest)?;
+        Ok(SealedBody { id: BlobId::of(&ciphertext), ciphertext, size, key })
+    }
+
+    /// Encrypts a part, coded as [`parts::cut`] gave it.
+    ///
+    /// # Errors
+    /// Only if the cipher refuses: a bug.
+    pub fn seal_part(&self, coded: &[u8]) -> Result<SealedPart, CryptoError> {
+        let (ciphertext, key) = self.seal_with_head(&BlobKind::Part, &[], coded)?;
+        Ok(SealedPart { id: BlobId::of(&ciphertext), ciphertext, key: PartKey(*key) })
+    }
+
+    fn seal_with_head(
+        &self,
+        kind: &BlobKind,
+        coding: &[u8],
+        plaintext: &[u8],
+    ) -> Result<(Bytes, BodyKey), CryptoError> {
+        let head = kind.to_head();
+        let mut hasher = blake3::Hasher::new_keyed(&self.convergence_with_head);
+        hasher.update(&head).update(coding).update(plaintext);
+        let sealing_key = Zeroizing::new(*hasher.finalize().as_bytes());
+        let mut sealed = Vec::with_capacity(head.len() + coding.len() + plaintext.len() + TAG);
+        sealed.extend_from_slice(&head);
+        sealed.extend_from_slice(coding);
+        sealed.extend_from_slice(plaintext);
+        let (_, secret) = sealed.split_at_mut(head.len());
+        let tag = key(&sealing_key)?
+            .seal_in_place_separate_tag(nonce([0; NONCE_LEN]), Aad::from(&head), secret)
+            .map_err(|_| CryptoError::Key)?;
+        sealed.extend_from_slice(tag.as_ref());
+        Ok((sealed.into(), sealing_key))
     }
 
     fn wrap(&self, id: &BlobId, body_key: &BodyKey) -> Result<WrappedKey, CryptoError> {
@@ -204,23 +274,44 @@ impl Keys {
     ///
     /// # Errors
     /// [`CryptoError::Damaged`]: try another replica. The others are the same with each.
-    pub fn open(&self, blob: &BlobRef, ciphertext: Bytes, reader: Reader<'_>) -> Result<Bytes, CryptoError> {
+    pub fn open(&self, blob: &BlobRef, ciphertext: Bytes, reader: Reader<'_>) -> Result<Opened, CryptoError> {
         if BlobId::of(&ciphertext) != blob.id {
             return Err(CryptoError::Damaged);
         }
-        let body_key = key(&*self.unwrap(blob, reader)?)?;
-        let mut sealed = ciphertext.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-        let length = body_key
-            .open_in_place(nonce([0; NONCE_LEN]), Aad::empty(), &mut sealed)
-            .map_err(|_| CryptoError::Damaged)?
-            .len();
-        sealed.truncate(length);
-        let body = sealed.freeze();
-        match body.first() {
-            Some(&WHOLE_BODY) => Ok(body.slice(1..)),
+        let (kind, body) = unseal(&*self.unwrap(blob, reader)?, ciphertext)?;
+        match (kind, body.first()) {
+            (BlobKind::Body, Some(&WHOLE_BODY)) => Ok(Opened::Whole(body.slice(1..))),
+            (BlobKind::Manifest(_), Some(&MANIFEST)) => Ok(Opened::Manifest(body.slice(1..))),
             _ => Err(CryptoError::Version),
         }
     }
+}
+
+/// Decrypts a part, coded as it was cut out, after checking that it is the one that was asked for.
+///
+/// # Errors
+/// [`CryptoError::Damaged`]: try another copy.
+pub fn open_part(id: BlobId, part_key: &PartKey, ciphertext: Bytes) -> Result<Bytes, CryptoError> {
+    if BlobId::of(&ciphertext) != id {
+        return Err(CryptoError::Damaged);
+    }
+    match unseal(&part_key.0, ciphertext)? {
+        (BlobKind::Part, coded) => Ok(coded),
+        _ => Err(CryptoError::Damaged),
+    }
+}
+
+/// The kind of a blob, and what is encrypted in it.
+fn unseal(body_key: &[u8; 32], ciphertext: Bytes) -> Result<(BlobKind, Bytes), CryptoError> {
+    let (kind, head) = BlobKind::split(&ciphertext);
+    let mut sealed = ciphertext.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    let mut secret = sealed.split_off(head);
+    let length = key(body_key)?
+        .open_in_place(nonce([0; NONCE_LEN]), Aad::from(&sealed[..]), &mut secret)
+        .map_err(|_| CryptoError::Damaged)?
+        .len();
+    secret.truncate(length);
+    Ok((kind, secret.freeze()))
 }
 
 fn seal_key(

@@ -4,6 +4,7 @@
 use crate::clock::{new_entry_id, wall_seconds};
 use crate::environment;
 use crate::node::Node;
+use crate::parts;
 use crate::wire::{Failure, PendingEntry, Request, Response};
 use bytes::Bytes;
 use cluster::{
@@ -41,17 +42,20 @@ pub async fn deliver(
     recipients: Vec<Recipient>,
     body: &[u8],
 ) -> Vec<Result<Entry, Failure>> {
-    let at = node.clock.now();
-    let wrapped = node.keys.seal(body).and_then(|sealed| {
-        let wrap = |recipient: &Recipient| sealed.blob(&node.keys, recipient.user, recipient.seal_to, at);
-        let blobs = recipients.iter().map(wrap).collect::<Result<Vec<_>, _>>()?;
-        Ok((sealed.ciphertext, blobs))
-    });
-    let (ciphertext, blobs) = match wrapped {
-        Ok(wrapped) => wrapped,
-        // Never wrapped otherwise than was asked for.
-        Err(error) => return recipients.iter().map(|_| Err(Failure::Temporary(error.to_string()))).collect(),
+    let refused = |failure: Failure| recipients.iter().map(|_| Err(failure.clone())).collect();
+    // Its big parts are on `minCopies` disks when this returns.
+    let sealed = match parts::sealed(node, body).await {
+        Ok(sealed) => sealed,
+        Err(failure) => return refused(failure),
     };
+    let at = node.clock.now();
+    let wrap = |recipient: &Recipient| sealed.blob(&node.keys, recipient.user, recipient.seal_to, at);
+    let blobs = match recipients.iter().map(wrap).collect::<Result<Vec<_>, _>>() {
+        Ok(blobs) => blobs,
+        // Never wrapped otherwise than was asked for.
+        Err(error) => return refused(Failure::Temporary(error.to_string())),
+    };
+    let ciphertext = sealed.ciphertext;
     let entries: Vec<Entry> = recipients
         .iter()
         .zip(blobs)

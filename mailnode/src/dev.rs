@@ -4,7 +4,7 @@
 use crate::cli::DevOptions;
 use crate::config::{
     AdminConfig, ClusterConfig, ClusterTls, Config, EmbeddedConfig, HealingConfig, LeasesConfig, Limits,
-    Listeners, LogConfig, OutboundConfig, ReplicationConfig, UserDatabaseConfig,
+    Listeners, LogConfig, OutboundConfig, ReplicationConfig, StorageConfig, UserDatabaseConfig,
 };
 use crate::running::{self, Credentials, RunningNode, StartError};
 use crate::wire::{Failure, Password};
@@ -67,6 +67,7 @@ fn config_of(options: &DevOptions, index: usize) -> Result<Config, StartError> {
         replication: ReplicationConfig { factor, min_copies: factor },
         spread: options.spread,
         healing: HealingConfig::default(),
+        storage: StorageConfig::default(),
         user_database: UserDatabaseConfig {
             embedded: Some(EmbeddedConfig { replicas: options.nodes.min(3) }),
             tikv: None,

@@ -28,14 +28,16 @@ pub fn log_directory(data: &Path) -> PathBuf {
 pub async fn open<L: LeaseService>(config: &Config, id: NodeId, leases: &L) -> Result<Store, StartError> {
     let directory = &config.data_directory;
     let lifetime = Duration::from_secs(config.healing.tombstone_lifetime_seconds);
-    let store = open_log(directory, id, lifetime)?;
+    let options =
+        storage::Options { node: Some(id), tombstone_lifetime: lifetime, ..config.storage.options() };
+    let store = open_log(directory, options.clone())?;
     usable(store, id, lifetime, leases, |store, why| {
         store.close();
         drop(store);
         let aside = move_aside(directory, why)
             .map_err(|error| StartError(format!("dataDirectory: {}: {error}", directory.display())))?;
         tracing::warn!(aside = %aside.display(), "the old log is kept aside; remove it when nobody needs it");
-        open_log(directory, id, lifetime)
+        open_log(directory, options)
     })
     .await
 }
@@ -70,13 +72,12 @@ pub async fn usable<L: LeaseService>(
     replace(store, "outdated")
 }
 
-fn open_log(directory: &Path, id: NodeId, tombstone_lifetime: Duration) -> Result<Store, StartError> {
+fn open_log(directory: &Path, options: storage::Options) -> Result<Store, StartError> {
     let wrong = |error: &dyn std::fmt::Display| StartError::new("dataDirectory", error);
     std::fs::create_dir_all(directory)
         .map_err(|error| StartError(format!("dataDirectory: {}: {error}", directory.display())))?;
     let disk = FileDisk::open(log_directory(directory)).map_err(|error| wrong(&error))?;
     let index = FjallIndex::open(directory.join("index"), INDEX_CACHE).map_err(|error| wrong(&error))?;
-    let options = storage::Options { node: Some(id), tombstone_lifetime, ..storage::Options::default() };
     let (store, recovery) = Store::open(disk, index, options).map_err(|error| wrong(&error))?;
     tracing::info!(?recovery, "log recovered");
     Ok(store)

@@ -22,6 +22,7 @@ mod metrics;
 pub mod node;
 mod notices;
 mod outbound;
+pub mod parts;
 pub mod peer_server;
 mod replica;
 mod replication;

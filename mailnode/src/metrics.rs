@@ -29,6 +29,7 @@ pub struct Metrics {
     pub pending_updates: IntGauge,
     pub log: LogMetrics,
     pub healing: HealingMetrics,
+    pub parts: PartMetrics,
     pub encryption: EncryptionMetrics,
     pub queue: QueueMetrics,
     pub rpc: RpcMetrics,
@@ -57,6 +58,31 @@ pub struct HealingMetrics {
     pub copied_bytes: IntCounter,
     pub entries_left: IntGauge,
     pub bytes_left: IntGauge,
+}
+
+/// MIME parts that are kept apart.
+pub struct PartMetrics {
+    pub cut: IntCounter,
+    pub stored: IntCounter,
+    pub reused: IntCounter,
+    pub renewed: IntCounter,
+    pub lease_bytes: IntCounter,
+    pub fetched: IntCounter,
+    pub discarded: IntCounter,
+    pub missing: IntGauge,
+    here: IntGaugeVec,
+    bytes: IntGaugeVec,
+}
+
+impl PartMetrics {
+    pub fn here(&self, totals: storage::PartTotals) {
+        for (state, parts, bytes) in
+            [("live", totals.live, totals.live_bytes), ("trash", totals.trash, totals.trash_bytes)]
+        {
+            self.here.with_label_values(&[state]).set(parts as i64);
+            self.bytes.with_label_values(&[state]).set(bytes as i64);
+        }
+    }
 }
 
 /// Per-user encryption.
@@ -248,6 +274,30 @@ impl Metrics {
                     "Entries that want another replica set.",
                 )?,
                 bytes_left: gauge("prickle_healing_bytes_left", "Bytes of their bodies.")?,
+            },
+            parts: PartMetrics {
+                cut: counter("prickle_parts_cut_total", "MIME parts cut out of new messages, each time.")?,
+                stored: counter("prickle_parts_stored_total", "Parts of new messages stored on this node.")?,
+                reused: counter(
+                    "prickle_parts_reused_total",
+                    "Copies of parts of new messages that needed no transfer: a node had them.",
+                )?,
+                renewed: counter("prickle_parts_renewed_total", "Leases of parts renewed on this node.")?,
+                lease_bytes: counter(
+                    "prickle_parts_lease_bytes_total",
+                    "Bytes of names of parts that this node sent to renew their leases.",
+                )?,
+                fetched: counter(
+                    "prickle_parts_fetched_total",
+                    "Parts that this node should have had and got from another.",
+                )?,
+                discarded: counter("prickle_parts_discarded_total", "Parts dropped from the trash.")?,
+                missing: gauge(
+                    "prickle_parts_missing",
+                    "Copies of parts that this node knows to be missing at their owners.",
+                )?,
+                here: gauges("prickle_parts", "Parts on this node.", &["state"])?,
+                bytes: gauges("prickle_part_bytes", "What parts take of this node's log.", &["state"])?,
             },
             encryption: EncryptionMetrics {
                 accounts: gauges(

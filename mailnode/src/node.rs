@@ -13,6 +13,7 @@ use crate::membership::MembershipHandle;
 use crate::metrics::Metrics;
 use crate::notices::Notices;
 use crate::outbound::Outbound;
+use crate::parts::Parts;
 use crate::peer_server::STALE;
 use crate::replication::Replication;
 use crate::sessions::Watchers;
@@ -55,6 +56,7 @@ pub struct Node {
     pub watchers: Watchers,
     pub healing: Healing,
     pub log_heads: LogHeads,
+    pub parts: Parts,
     pub users: UserDatabase,
     pub outbound: Outbound,
     pub membership: MembershipHandle,
@@ -263,6 +265,10 @@ impl Node {
             | Request::Drain { .. }
             | Request::DrainProgress
             | Request::Tombstones { .. }) => crate::healing::serve(self, from, request).await?,
+            request @ (Request::KeepParts { .. }
+            | Request::StorePart { .. }
+            | Request::WantedParts { .. }
+            | Request::Parts) => crate::parts::serve(self, request, body).await?,
             request => return crate::replica::serve(self, from, request, body).await,
         };
         Ok((response, Bytes::new()))

@@ -33,8 +33,9 @@ pub fn endpoint(
         name: config.name.clone(),
         incarnation: incarnation.0,
     };
-    // A body has a few bytes more as a blob; the head of a delivery has an entry a recipient.
-    let max_body = u32::try_from(config.limits.message_bytes).unwrap_or(u32::MAX / 4).max(64 << 20) + 1024;
+    // A body has some bytes more as a blob, most if its parts are many and small; the head of a delivery has an entry a recipient.
+    let max_body =
+        u32::try_from(config.limits.message_bytes).unwrap_or(u32::MAX / 4).max(64 << 20) + (64 << 10);
     let max_head = 4 << 20;
     let window = (max_body + max_head).max(96 << 20);
     // When the node stops, peers' requests have a little less time than everything together.

@@ -177,9 +177,13 @@ pub fn missing(node: &Node, blobs: Vec<BlobId>) -> Result<Response, Failure> {
 /// # Errors
 /// [`Failure::NotFound`]: ask another replica.
 pub async fn blob(node: &Node, id: BlobId) -> Result<Bytes, Failure> {
+    let known = node.store.has_blob(id).map_err(disk)?;
     let body = node.store.blob(id).await.map_err(disk)?;
     if body.is_none() {
         node.healing.body_missing(id);
+        if known {
+            node.parts.copy_damaged(node, id);
+        }
     }
     body.ok_or(Failure::NotFound)
 }

@@ -1,7 +1,8 @@
 //! Reading bodies: straight from the least loaded replica, and if that fails from another (DESIGN 2).
 
-use crate::crypto::{CryptoError, Reader};
+use crate::crypto::{CryptoError, Opened, Reader};
 use crate::node::Node;
+use crate::parts;
 use crate::wire::{Failure, Request, Response};
 use bytes::Bytes;
 use cluster::{BlobRef, NodeId};
@@ -32,7 +33,8 @@ pub async fn body(
         let answer = node.call_with(replica, Request::Blob { id: blob.id }, Bytes::new(), DEADLINE).await;
         let Ok((Response::Blob, ciphertext)) = answer else { continue };
         match node.keys.open(blob, ciphertext, reader) {
-            Ok(body) => return Ok(body),
+            Ok(Opened::Whole(body)) => return Ok(body),
+            Ok(Opened::Manifest(coded)) => return parts::assemble(node, coded, blob.size).await,
             // The same with every copy.
             Err(CryptoError::Locked) => return Err(Failure::Locked),
             Err(error) => tracing::error!(blob = ?blob.id, %replica, %error, "bad copy of a body"),

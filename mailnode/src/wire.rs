@@ -5,6 +5,7 @@
 use crate::healing::{DrainProgress, HealingStatus};
 use crate::log_heads::{Quarantine, SignedHead};
 use crate::outbound::control::{QueueAnswer, QueueRequest};
+use crate::parts::PartsStatus;
 use bytes::Bytes;
 use cluster::anti_entropy::{Page, Question};
 use cluster::mailbox::{FlagChange, Mark, Marks, Shown};
@@ -112,6 +113,23 @@ pub enum Request {
     KeptHead,
     /// About the outbound queue's messages that the receiver holds.
     Queue(QueueRequest),
+    /// Renew the leases of these MIME parts; answered with those that are not there ([`Response::Missing`]). `check`: read each first.
+    /// `fetch`: the receiver gets those that it lacks and should own from other nodes.
+    KeepParts {
+        parts: Vec<cluster::BlobId>,
+        check: bool,
+        fetch: bool,
+    },
+    /// Store a part (the call's bytes).
+    StorePart {
+        id: cluster::BlobId,
+    },
+    /// Which of these parts do bodies at the receiver refer to?
+    WantedParts {
+        parts: Vec<cluster::BlobId>,
+    },
+    /// About parts at the receiver. An answer says that it knows parts.
+    Parts,
 }
 
 /// Answers to [`Question`]s.
@@ -260,6 +278,8 @@ pub enum Response {
         serving: bool,
     },
     Queue(QueueAnswer),
+    WantedParts(Vec<cluster::BlobId>),
+    Parts(PartsStatus),
 }
 
 /// What a node says of itself in `cluster status`.
@@ -464,6 +484,10 @@ impl Request {
             Self::KeepHead(_) => "keep-head",
             Self::KeptHead => "kept-head",
             Self::Queue(_) => "queue",
+            Self::KeepParts { .. } => "keep-parts",
+            Self::StorePart { .. } => "store-part",
+            Self::WantedParts { .. } => "wanted-parts",
+            Self::Parts => "parts",
         }
     }
 

@@ -15,6 +15,8 @@
 //! | [`lateness`] | whether a request still has a caller who waits for it | decisions/simulator.md |
 //! | [`mail_map`] | user -> nodes that hold fragments | DESIGN 1 |
 //! | [`placement`] | which nodes take a new message | Porcupine, DESIGN 6 |
+//! | [`blob`] | what can be told of a stored blob without a key | decisions/parts.md |
+//! | [`part_owners`] | which nodes keep a MIME part | POST (PAST), DESIGN 7 |
 //! | [`queue_user`] | whose entries the outbound queue is | decisions/outbound.md |
 //! | [`replica_write`] | a new message's way to `minCopies` disks | DESIGN 2 |
 //! | [`redelivery`] | when the update log is pushed to a peer | Porcupine, DESIGN 4 |
@@ -25,6 +27,7 @@
 
 pub mod agreed_time;
 pub mod anti_entropy;
+pub mod blob;
 pub mod clock;
 pub mod entry;
 pub mod fragment;
@@ -34,6 +37,7 @@ pub mod lateness;
 pub mod mail_map;
 pub mod mailbox;
 pub mod membership;
+pub mod part_owners;
 pub mod placement;
 pub mod queue_user;
 pub mod reconstruction;
@@ -44,6 +48,7 @@ pub mod user_map;
 pub mod view;
 
 pub use agreed_time::AgreedTime;
+pub use blob::BlobKind;
 pub use clock::{ClockError, HybridClock, Timestamp};
 pub use entry::{BlobRef, Entry, Flag, Location, Register, WrappedKey};
 pub use fragment::Fragment;
@@ -51,6 +56,7 @@ pub use ids::{BlobId, Bucket, EntryId, Epoch, FolderId, Incarnation, NodeId, Use
 pub use lateness::{Lateness, Sent};
 pub use mail_map::MailMap;
 pub use mailbox::{FolderTable, MailboxIndex, UidBlock};
+pub use part_owners::PartOrder;
 pub use placement::{Candidate, Policy};
 pub use queue_user::{is_queue_user, queue_user};
 pub use record_places::{RecordPlace, record_places, record_replicas};

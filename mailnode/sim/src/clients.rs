@@ -141,6 +141,16 @@ impl Clients {
     fn body(&mut self, number: i64) -> Vec<u8> {
         let text = if self.dice.one_in(4) {
             "Subject: the same for many\r\n\r\nHello\r\n".to_owned()
+        } else if self.dice.one_in(3) {
+            // Big enough to be kept apart (host.rs), some of them in many messages.
+            let attachment = format!("attachment {} ", self.dice.below(6)).repeat(40);
+            let other = "y".repeat(self.dice.below(400));
+            let part = |body: &str| format!("--b\r\nContent-Type: text/plain\r\n\r\n{body}\r\n");
+            format!(
+                "Subject: {number}\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n{}{}--b--\r\n",
+                part(&attachment),
+                part(&other)
+            )
         } else {
             let length = if self.dice.one_in(12) { 40_000 } else { 200 };
             format!("Subject: {number}\r\n\r\n{}\r\n", "x".repeat(self.dice.below(length)))

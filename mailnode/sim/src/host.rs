@@ -30,6 +30,7 @@ use tokio::time::Instant;
 
 /// Unix milliseconds at the beginning of every history.
 const BEGINNING: u64 = 1_800_000_000_000;
+const KEEP_HOUSE: Duration = Duration::from_secs(3);
 const SECRET: &[u8] = b"the simulated cluster's own secret";
 
 /// A machine's clock and random numbers.
@@ -97,12 +98,24 @@ fn config(name: &str, zone: Option<&str>, replicas: usize) -> Result<Config, Str
          cluster:\n  name: sim\n  secretFile: /nowhere\n  leases: {{ directory: /nowhere }}\n\
          \x20 tls: {{ ca: /nowhere, certificate: /nowhere, key: /nowhere }}\n  advertise: {name}:1\n\
          healing: {{ replaceAfterSeconds: 30 }}\n\
+         storage:\n  bodyLeaseSeconds: 8\n\
+         \x20 parts: {{ enabled: true, thresholdBytes: 64, renewSeconds: 10, leaseSeconds: 25, trashSeconds: 15 }}\n\
          userDatabase: {{ embedded: {{ replicas: {replicas} }} }}\n\
          listeners: {{ rpc: 127.0.0.1:1, http: 127.0.0.1:2 }}\n\
          admin: {{ tokenFile: /nowhere }}\n"
     );
     let identity = Identity { name: None, zone: zone.map(str::to_owned), advertise: None };
     Config::parse(&text, &identity).map_err(|error| error.to_string())
+}
+
+/// What the store's own thread does on a real machine.
+async fn keep_house(store: Store) {
+    loop {
+        tokio::time::sleep(KEEP_HOUSE).await;
+        if let Err(error) = store.maintain() {
+            tracing::debug!(%error, "maintenance");
+        }
+    }
 }
 
 impl Host {
@@ -163,6 +176,7 @@ impl Host {
             let (stopping, stopped) = watch::channel(false);
             let mut tasks = JoinSet::new();
             assembly.start(leases.clone(), &mut tasks, &stopped);
+            tasks.spawn(keep_house(node.store.clone()));
             Ok::<_, String>((node, stopping, tasks, Instant::now()))
         });
         let (node, stopping, tasks, base) = begun?;
@@ -175,6 +189,7 @@ impl Host {
     async fn open_store(&mut self, leases: &SimLeases) -> Result<Store, StartError> {
         let lifetime = Duration::from_secs(self.config.healing.tombstone_lifetime_seconds);
         let me = self.id;
+        let configured = self.config.storage.options();
         let open = |disk: MemoryDisk| {
             let options = storage::Options {
                 node: Some(me),
@@ -182,7 +197,7 @@ impl Host {
                 threads: false,
                 segment_bytes: 256 << 10,
                 clock: storage::Clock(Arc::new(|| environment::unix_millis() / 1_000)),
-                ..storage::Options::default()
+                ..configured.clone()
             };
             let opened = Store::open(disk, MemoryIndex::default(), options);
             opened.map(|(store, _)| store).map_err(|error| StartError(error.to_string()))

@@ -1,12 +1,13 @@
 //! Whether the nodes agree, looked at from outside: views, and every entry on every disk that should hold it.
 
 use crate::world::World;
-use cluster::{Entry, EntryId, MemberState, UserId};
+use cluster::{Entry, EntryId, MemberState, PartOrder, UserId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is not as it must be in the end; None: everything is.
 pub fn disagreement(world: &World, users: &[UserId], copies: usize) -> Option<String> {
-    views(world).or_else(|| entries(world, users, copies)).or_else(|| logs(world))
+    let entries = || entries(world, users, copies);
+    views(world).or_else(entries).or_else(|| parts(world, copies)).or_else(|| logs(world))
 }
 
 fn views(world: &World) -> Option<String> {
@@ -83,6 +84,30 @@ fn entries(world: &World, users: &[UserId], copies: usize) -> Option<String> {
             }
             if joined.is_live() && replicas.len() < copies {
                 return Some(format!("{id} of {user} has {} replicas", replicas.len()));
+            }
+        }
+    }
+    None
+}
+
+/// Every MIME part that a message anywhere refers to is at its owners.
+fn parts(world: &World, copies: usize) -> Option<String> {
+    for host in &world.hosts {
+        let node = host.node()?;
+        let wanted = match node.store.wanted_parts(None, usize::MAX) {
+            Ok(page) => page.parts,
+            Err(error) => return Some(error.to_string()),
+        };
+        let view = &node.topology.now().view;
+        for part in wanted {
+            let owners = PartOrder::new(view, copies, part).owners;
+            for owner in world.hosts.iter().filter(|owner| owners.contains(&owner.id)) {
+                if !owner.node()?.store.has_blob(part).unwrap_or(false) {
+                    return Some(format!(
+                        "{}: part {part:?}, wanted by {}, is not here",
+                        owner.name, host.name
+                    ));
+                }
             }
         }
     }

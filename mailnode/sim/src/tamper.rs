@@ -11,6 +11,8 @@ pub enum Tamper {
     Nothing,
     /// Replicas say that they stored a message, and did not.
     DropStores,
+    /// Nodes say that they stored a MIME part, and did not.
+    DropParts,
     /// Replicas say that they took an update, and did not.
     DropUpdates,
     /// One host never learns of updates.
@@ -38,6 +40,7 @@ impl Tamper {
         };
         let changed = match (&*self, request) {
             (Self::DropStores, Request::Store { .. }) => Request::Store { entries: Vec::new() },
+            (Self::DropParts, Request::StorePart { .. }) => Request::Store { entries: Vec::new() },
             (Self::DropUpdates, Request::Update { entries }) => {
                 // As many answers as questions, all about nothing: see `answer`.
                 let entries = entries.into_iter().map(|mut pending| {
@@ -58,7 +61,7 @@ impl Tamper {
 
     /// What arrives of an answer.
     pub fn answer(&mut self, head: Bytes, body: Bytes) -> (Bytes, Bytes) {
-        if matches!(self, Self::Nothing | Self::DropStores | Self::DeafHost(_)) {
+        if matches!(self, Self::Nothing | Self::DropStores | Self::DropParts | Self::DeafHost(_)) {
             return (head, body);
         }
         let Ok((sender, response, _)) = decode::<Response>(&head, body.clone()) else { return (head, body) };

@@ -37,6 +37,11 @@ fn a_message_that_was_acknowledged_and_not_stored_is_found() {
 }
 
 #[test]
+fn a_part_of_a_message_that_was_acknowledged_and_not_stored_is_found() {
+    assert_found(Tamper::DropParts, "available");
+}
+
+#[test]
 fn updates_that_were_acknowledged_and_not_stored_are_found() {
     assert_found(Tamper::DropUpdates, "convergent");
 }

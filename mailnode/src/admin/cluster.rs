@@ -2,6 +2,7 @@
 
 use super::AdminState;
 use crate::node::Node;
+use crate::parts::PartsStatus;
 use crate::wire::{NodeStatus, Request, Response};
 use axum::Json;
 use axum::extract::State;
@@ -43,6 +44,9 @@ pub struct MemberStatus {
     pub node: Option<NodeStatus>,
     /// Absent if it does not answer.
     pub drain: Option<DrainStatus>,
+    /// MIME parts there; absent if it does not answer, or does not know parts.
+    #[serde(default)]
+    pub parts: Option<PartsStatus>,
 }
 
 /// Whether a member may be taken away.
@@ -68,8 +72,10 @@ pub async fn status(State(state): State<AdminState>) -> Json<ClusterStatus> {
     let known = node.topology.now();
     let answers = join_all(known.view.members.iter().map(|member| async move {
         match node.call(member.id, Request::Status, Duration::from_secs(1)).await {
-            Ok(Response::Status(status)) => (Some(status), drain_of(node, member).await),
-            _ => (None, None),
+            Ok(Response::Status(status)) => {
+                (Some(status), drain_of(node, member).await, parts_of(node, member).await)
+            }
+            _ => (None, None, None),
         }
     }))
     .await;
@@ -78,7 +84,7 @@ pub async fn status(State(state): State<AdminState>) -> Json<ClusterStatus> {
         .members
         .iter()
         .zip(answers)
-        .map(|(member, (answer, drain))| MemberStatus {
+        .map(|(member, (answer, drain, parts))| MemberStatus {
             name: member.name.clone(),
             id: member.id.to_string(),
             state: member.state,
@@ -88,6 +94,7 @@ pub async fn status(State(state): State<AdminState>) -> Json<ClusterStatus> {
             buckets: known.user_map.buckets_of(member.id).count(),
             node: answer,
             drain,
+            parts,
         })
         .collect();
     let sum = |value: fn(&NodeStatus) -> u64| members.iter().filter_map(|m| m.node.as_ref()).map(value).sum();
@@ -102,6 +109,13 @@ pub async fn status(State(state): State<AdminState>) -> Json<ClusterStatus> {
         pending_updates: sum(|status| status.pending_updates),
         members,
     })
+}
+
+async fn parts_of(node: &Arc<Node>, member: &Member) -> Option<PartsStatus> {
+    match node.call(member.id, Request::Parts, Duration::from_secs(1)).await {
+        Ok(Response::Parts(parts)) => Some(parts),
+        _ => None,
+    }
 }
 
 async fn drain_of(node: &Arc<Node>, member: &Member) -> Option<DrainStatus> {

@@ -466,6 +466,24 @@ fn status(client: &Client, json: bool) -> Result<(), CliError> {
             if member.reachable { "" } else { " (does not answer)" },
         );
     }
+    let mebibytes = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
+    println!("{:<20} {:>10} {:>10} {:>10} {:>10}  (MiB)", "NAME", "LIVE", "PARTS", "TRASH", "DEAD");
+    for member in &status.members {
+        let (Some(node), Some(parts)) = (member.node.as_ref(), member.parts) else { continue };
+        println!(
+            "{:<20} {:>10} {:>10} {:>10} {:>10}{}",
+            member.name,
+            mebibytes(node.live_bytes),
+            mebibytes(parts.live_bytes),
+            mebibytes(parts.trash_bytes),
+            mebibytes(node.dead_bytes),
+            if parts.missing > 0 {
+                format!("  ({} copies of parts on their way)", parts.missing)
+            } else {
+                String::new()
+            },
+        );
+    }
     for member in &status.members {
         if let Some(quarantine) = member.node.as_ref().and_then(|node| node.quarantined.as_ref()) {
             println!("{}: its log was put into quarantine and replaced: {}", member.name, quarantine.reason);

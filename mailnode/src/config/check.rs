@@ -84,6 +84,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
             "must be 10 seconds to a year, and at least replaceAfterSeconds",
         ));
     }
+    super::storage::check(&config.storage)?;
     check_user_database(&config.user_database)?;
     if !(1..=3600).contains(&config.cluster.max_clock_skew_seconds) {
         return Err(refuse("cluster.maxClockSkewSeconds", "must be 1 to 3600 seconds"));

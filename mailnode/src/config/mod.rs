@@ -4,9 +4,11 @@
 
 mod check;
 pub mod outbound;
+mod storage;
 
 pub use check::ConfigError;
 pub use outbound::OutboundConfig;
+pub use storage::{PartsConfig, StorageConfig};
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -35,6 +37,8 @@ pub struct Config {
     pub spread: usize,
     #[serde(default)]
     pub healing: HealingConfig,
+    #[serde(default)]
+    pub storage: StorageConfig,
     #[serde(default)]
     pub user_database: UserDatabaseConfig,
     pub listeners: Listeners,
@@ -367,6 +371,7 @@ mod tests {
         let config = Config::parse(EXAMPLE, &Identity::default()).unwrap();
         assert_eq!(config.replication.factor, ReplicationConfig::default().factor);
         assert_eq!(config.healing, HealingConfig::default());
+        assert_eq!(config.storage, StorageConfig::default());
         assert_eq!(config.limits.message_bytes, Limits::default().message_bytes);
         assert_eq!(config.limits.idle_seconds, Limits::default().idle_seconds);
         assert_eq!(config.outbound, OutboundConfig::default());

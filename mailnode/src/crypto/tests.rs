@@ -5,6 +5,13 @@ use directory::encryption::PasswordLock;
 const SECRET: &[u8] = b"a cluster secret of thirty-two b";
 const ALICE: UserId = UserId(1);
 
+fn whole(opened: Result<Opened, CryptoError>) -> Bytes {
+    match opened.unwrap() {
+        Opened::Whole(body) => body,
+        Opened::Manifest(_) => panic!("nothing was cut out of it"),
+    }
+}
+
 fn keys() -> Keys {
     Keys::new(SECRET).unwrap()
 }
@@ -34,7 +41,7 @@ fn a_body_comes_back_and_equal_bodies_are_one_blob() {
     assert_eq!((first.id, first.size), (second.id, 5));
     assert_eq!(one, two);
     assert_ne!(first.key, second.key, "wrapped keys do not show which entries share a body");
-    assert_eq!(&keys().open(&first, two, None).unwrap()[..], b"hello");
+    assert_eq!(&whole(keys().open(&first, two, None))[..], b"hello");
     assert!(!one.windows(5).any(|window| window == b"hello"));
     assert_eq!(sealed(b"", None).1.size, 0);
 }
@@ -66,7 +73,7 @@ fn what_is_sealed_to_a_user_opens_with_their_key_only() {
     let (ciphertext, blob) = sealed(b"hello", Some(public));
     assert_eq!(Wrapping::of(&blob.key.value), Some(Wrapping::User));
     let open = |blob: &BlobRef, reader| keys().open(blob, ciphertext.clone(), reader);
-    assert_eq!(&open(&blob, Some((ALICE, &unlocked))).unwrap()[..], b"hello");
+    assert_eq!(&whole(open(&blob, Some((ALICE, &unlocked))))[..], b"hello");
     assert_eq!(open(&blob, None), Err(CryptoError::Locked), "the cluster's secret alone does not do");
     let (_, others) = user_with_keys(UserId(2));
     assert_eq!(open(&blob, Some((UserId(2), &others))), Err(CryptoError::Locked));
@@ -101,8 +108,39 @@ fn the_key_goes_from_the_cluster_to_the_user_and_back_and_the_body_stays() {
     let for_user = with_key(&first, keys().seal_to_user(&first, ALICE, public).unwrap());
     assert!(!keys().can_unwrap(&for_user.id, &for_user.key.value));
     let reader = Some((ALICE, &unlocked));
-    assert_eq!(&keys().open(&for_user, ciphertext.clone(), reader).unwrap()[..], b"hello");
+    assert_eq!(&whole(keys().open(&for_user, ciphertext.clone(), reader))[..], b"hello");
     assert_eq!(keys().wrap_for_cluster(&for_user, None), Err(CryptoError::Locked));
     let back = with_key(&first, keys().wrap_for_cluster(&for_user, reader).unwrap());
-    assert_eq!(&keys().open(&back, ciphertext, None).unwrap()[..], b"hello");
+    assert_eq!(&whole(keys().open(&back, ciphertext, None))[..], b"hello");
+}
+
+#[test]
+fn a_part_comes_back_by_its_key_alone_and_equal_parts_are_one_blob() {
+    let (one, two) = (keys().seal_part(b"a part").unwrap(), keys().seal_part(b"a part").unwrap());
+    assert_eq!((one.id, &one.ciphertext), (two.id, &two.ciphertext));
+    assert_eq!(BlobKind::of(&one.ciphertext), BlobKind::Part);
+    assert_eq!(&open_part(one.id, &one.key, one.ciphertext.clone()).unwrap()[..], b"a part");
+    assert_ne!(Keys::new(&[7; 32]).unwrap().seal_part(b"a part").unwrap().id, one.id);
+    let other = keys().seal_part(b"another").unwrap();
+    assert_eq!(open_part(one.id, &other.key, one.ciphertext.clone()), Err(CryptoError::Damaged));
+    assert_eq!(open_part(one.id, &one.key, other.ciphertext), Err(CryptoError::Damaged));
+    // Bound to its head: it cannot be passed off as a body, even under a right name.
+    let headless = one.ciphertext.slice(BlobKind::Part.to_head().len()..);
+    assert_eq!(open_part(BlobId::of(&headless), &one.key, headless), Err(CryptoError::Damaged));
+}
+
+#[test]
+fn a_manifest_names_its_parts_in_the_clear_and_opens_only_for_the_reader() {
+    let (public, unlocked) = user_with_keys(ALICE);
+    let names = vec![BlobId([3; 32]), BlobId([1; 32]), BlobId([3; 32])];
+    let sealed = keys().seal_manifest(b"list and rest", names, 1_000).unwrap();
+    assert_eq!(BlobKind::of(&sealed.ciphertext).references(), [BlobId([1; 32]), BlobId([3; 32])]);
+    let blob = sealed.blob(&keys(), ALICE, Some(public), Timestamp::ZERO).unwrap();
+    assert_eq!(blob.size, 1_000);
+    assert_eq!(keys().open(&blob, sealed.ciphertext.clone(), None), Err(CryptoError::Locked));
+    let opened = keys().open(&blob, sealed.ciphertext.clone(), Some((ALICE, &unlocked)));
+    assert_eq!(opened, Ok(Opened::Manifest(Bytes::from_static(b"list and rest"))));
+    // A body with the bytes of a manifest has another key: no key ever encrypts two plaintexts.
+    let plain = keys().seal(&[&[2][..], b"list and rest"].concat()).unwrap();
+    assert!(plain.key != sealed.key);
 }

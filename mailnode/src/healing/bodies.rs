@@ -99,6 +99,7 @@ async fn round(node: &Arc<Node>) -> Result<u64, crate::wire::Failure> {
             // A damaged one is dropped by the store when it is read, and counted.
             if matches!(node.store.blob(id).await, Ok(None)) {
                 node.healing.body_missing(id);
+                node.parts.copy_damaged(node, id);
             }
             bodies += 1;
             tokio::time::sleep(Duration::from_secs_f64(f64::from(length) / READ_RATE as f64)).await;

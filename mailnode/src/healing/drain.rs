@@ -28,7 +28,7 @@ pub struct DrainProgress {
     pub draining: bool,
     /// Nothing lives only there and nobody names it: it may be stopped for good.
     pub done: bool,
-    /// Copies of messages that are there yet (counted up to 100,000).
+    /// Copies of messages that are there yet (counted up to 100,000), and MIME parts that others should have and do not.
     pub copies: u64,
     /// Updates that others have not acknowledged yet.
     pub updates: u64,
@@ -86,7 +86,9 @@ pub(super) async fn progress(node: &Arc<Node>) -> DrainProgress {
         Ok(count as u64)
     };
     let counted = blocking(node, read).await;
-    let copies = *counted.as_ref().unwrap_or(&0);
+    // Until a round of leases by this view is done nobody knows.
+    let parts = node.parts.to_hand_over(state.view.epoch).unwrap_or(1);
+    let copies = *counted.as_ref().unwrap_or(&0) + parts;
     let others = state.view.members.iter().filter(|member| member.id != node.id);
     let answers = join_all(others.map(|member| async move {
         let question = Question::Digests { level: 0, parents: Vec::new() };

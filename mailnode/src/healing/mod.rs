@@ -133,7 +133,7 @@ impl Healing {
     }
 
     /// Waits until so many bytes may be copied.
-    async fn throttle(&self, bytes: u64) {
+    pub async fn throttle(&self, bytes: u64) {
         let serving = lock(&self.served).is_some_and(|at| at.elapsed() < SERVING);
         let wait = lock(&self.throttle).spend(bytes, serving, self.started.elapsed());
         tokio::time::sleep(wait).await;

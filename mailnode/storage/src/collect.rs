@@ -1,6 +1,7 @@
 //! Garbage collection by leases (DESIGN 7): a body that no live entry here refers to lives until its lease
 //! ends; a tombstone until its lifetime has passed and no peer waits for it, and likewise the memory of an entry
-//! that has other replicas now.
+//! that has other replicas now. A MIME part, which lives by its lease alone, goes to the trash when that ends, and only later away,
+//! when the node has asked whether anybody refers to it ([`crate::Store::doomed`]).
 //!
 //! The index has the ends of leases and the times of tombstones in order, so a pass looks only at what is due.
 //! The writer decides: what was renewed or revived since the look stays. Dropping a body writes nothing to the
@@ -8,7 +9,9 @@
 
 use crate::error::Result;
 use crate::prepare::Operation;
-use crate::rows::{EntryRow, LEASES, TOMBSTONES, entry_key, parse_lease_key, parse_tombstone_key};
+use crate::rows::{
+    BlobRow, EntryRow, LEASES, Role, TOMBSTONES, blob_key, entry_key, parse_lease_key, parse_tombstone_key,
+};
 use crate::shared::Shared;
 use crate::threads::commit;
 use bytes::Bytes;
@@ -19,7 +22,18 @@ const PAGE: usize = 1_000;
 pub fn collect(shared: &Shared) -> Result<()> {
     let now = shared.options.clock.unix_seconds();
     pages(shared, LEASES, &mut |key| match parse_lease_key(key) {
-        Some((due, id)) if due <= now => Ok(Due::Now(Operation::CollectBlob { id, due })),
+        Some((due, id)) if due <= now => {
+            let row = shared.index.read(&blob_key(id))?.map(|row| BlobRow::parse(&row)).transpose()?;
+            Ok(match row.map(|row| row.role) {
+                Some(Role::Part) => {
+                    let until = now.saturating_add(shared.options.trash.as_secs());
+                    Due::Now(Operation::TrashPart { id, due, until })
+                }
+                // The node asks its peers first.
+                Some(Role::Trash) => Due::Skip,
+                Some(Role::Body) | None => Due::Now(Operation::CollectBlob { id, due }),
+            })
+        }
         Some(_) => Ok(Due::Never),
         None => Ok(Due::Skip),
     })?;

@@ -17,7 +17,7 @@ use crate::scan::{Found, Group, PlacedItem, SegmentReader};
 use crate::segments::file_name;
 use crate::shared::Shared;
 use crate::threads::commit;
-use cluster::{BlobId, EntryId, UserId};
+use cluster::{BlobId, BlobKind, EntryId, UserId};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -170,13 +170,13 @@ impl Compaction<'_> {
     fn record(&mut self, record: Record, place: Place, item: &PlacedItem) -> Result<()> {
         let segments = &self.shared.segments;
         match record {
-            Record::Blob(id) => {
+            Record::Blob(id, kind) => {
                 if self.blob(id)?.is_some_and(|row| row.place == place) {
                     debug_assert_eq!(item.item.kind, KIND_BLOB);
                     match self.reader.body(item)? {
                         Some(body) => {
                             let (body, crc) = (body.into(), item.item.body_crc);
-                            self.push(Operation::MoveBlob { id, from: place, body, crc })?;
+                            self.push(Operation::MoveBlob { id, kind, from: place, body, crc })?;
                         }
                         None => self.lose(id, place)?,
                     }
@@ -217,7 +217,8 @@ impl Compaction<'_> {
                     self.push(Operation::KeepRemoved(record))?;
                 }
             }
-            Record::Skipped => {}
+            // Without it a rebuild gives no shorter lease.
+            Record::Leases(_) | Record::Skipped => {}
         }
         Ok(())
     }
@@ -259,7 +260,8 @@ impl Compaction<'_> {
             let read = self.reader.file.read_at(row.offset, &mut body).map_err(Error::read)?;
             let (from, crc) = (row.place, row.crc);
             if read == body.len() && crc32c::crc32c(&body) == crc {
-                self.push(Operation::MoveBlob { id, from, body: body.into(), crc })?;
+                let kind = BlobKind::of(&body);
+                self.push(Operation::MoveBlob { id, kind, from, body: body.into(), crc })?;
             } else {
                 self.lose(id, from)?;
             }

@@ -6,6 +6,7 @@ use crate::record::{Record, SEGMENT_HEADER};
 use crate::scan::{Found, Group, PlacedItem, SegmentReader};
 use crate::segments::{file_name, parse_file_name};
 use crate::{disk::Disk, heads::Head};
+use cluster::BlobKind;
 use std::fmt::Write;
 
 /// The numbers of a log's segments, ascending.
@@ -67,7 +68,12 @@ fn shown(group: &Group, offset: u64, show: &mut dyn FnMut(&str) -> bool) -> Resu
 fn described(group: &Group, item: &PlacedItem) -> Result<String> {
     let Some((record, _)) = group.record(item)? else { return Ok("damaged record".into()) };
     Ok(match record {
-        Record::Blob(id) => format!("body {id:?} of {} bytes", item.item.body_length),
+        Record::Blob(id, BlobKind::Body) => format!("body {id:?} of {} bytes", item.item.body_length),
+        Record::Blob(id, BlobKind::Part) => format!("part {id:?} of {} bytes", item.item.body_length),
+        Record::Blob(id, BlobKind::Manifest(parts)) => {
+            format!("body {id:?} of {} bytes, without its parts {parts:?}", item.item.body_length)
+        }
+        Record::Leases(ids) => format!("leases of {} parts", ids.len()),
         Record::Entry(record) => {
             let entry = record.entry;
             let mut line = format!("entry {} of {}, {} bytes", entry.id, entry.user, entry.blob.size);

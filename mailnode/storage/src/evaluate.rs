@@ -6,12 +6,12 @@ use crate::prepare::Operation;
 use crate::record::{
     EntryRecord, ForgetRecord, GroupBuilder, Record, RemovedRecord, RetireRecord, ValueRecord,
 };
-use crate::rows::{BlobRow, EntryRow, Place, ValueRow, removed_key};
+use crate::rows::{BlobRow, EntryRow, Place, Role, ValueRow, removed_key};
 use crate::scan::PlacedItem;
 use crate::staging::Staging;
 use crate::write::Outcome;
 use bytes::Bytes;
-use cluster::{BlobId, Entry, EntryId, NodeId, UserId};
+use cluster::{BlobId, BlobKind, Entry, EntryId, NodeId, UserId};
 use std::sync::Arc;
 
 /// A group in the making.
@@ -29,29 +29,61 @@ pub struct Evaluation<'a> {
 impl Evaluation<'_> {
     pub fn run(&mut self, operation: &Operation) -> Result<Outcome> {
         match operation {
-            Operation::Blob { id, body, crc } => self.blob(*id, body, *crc),
+            Operation::Blob { id, kind, body, crc } => self.blob(*id, kind, body, *crc),
             Operation::Entry { entry, pending } => self.entry(entry, pending),
             Operation::Retire { peer, entries } => self.retire(*peer, entries),
             Operation::Forget { user, entry } => self.forget(*user, *entry),
             Operation::Value { key, value } => self.value(key, value.as_ref()),
+            Operation::Renew { ids } => self.renew(ids),
             other => self.maintain(other).map(|()| Outcome::Record),
         }
     }
 
-    fn blob(&mut self, id: BlobId, body: &Bytes, crc: u32) -> Result<Outcome> {
+    fn blob(&mut self, id: BlobId, kind: &BlobKind, body: &Bytes, crc: u32) -> Result<Outcome> {
         let stored = self.staging.blob(id)?.is_none();
         if stored {
-            self.write_blob(id, body, crc, 0)?;
+            self.write_blob(id, kind, body, crc, (0, role(kind)))?;
+            self.staging.renew(id);
+        } else if *kind == BlobKind::Part {
+            // Whoever brings it relies on its lease.
+            self.renew(&[id])?;
+        } else {
+            self.staging.renew(id);
         }
-        self.staging.renew(id);
         Ok(Outcome::Blob { stored })
     }
 
-    fn write_blob(&mut self, id: BlobId, body: &Bytes, crc: u32, due: u64) -> Result<()> {
+    /// `lease`: its end, and the role.
+    fn write_blob(
+        &mut self,
+        id: BlobId,
+        kind: &BlobKind,
+        body: &Bytes,
+        crc: u32,
+        (due, role): (u64, Role),
+    ) -> Result<()> {
         let offset = self.position + self.group.next_body();
-        let (place, bytes) = self.push(&Record::Blob(id), Some((body.clone(), crc)))?;
+        let (place, bytes) = self.push(&Record::Blob(id, kind.clone()), Some((body.clone(), crc)))?;
         let length = body.len() as u32;
-        self.staging.put_blob(id, BlobRow { place, offset, length, crc, bytes, due })
+        let row = BlobRow { place, offset, length, crc, bytes, due, role };
+        self.staging.put_blob(id, row, kind.references())
+    }
+
+    fn renew(&mut self, ids: &[BlobId]) -> Result<Outcome> {
+        let (mut here, mut missing) = (Vec::new(), Vec::new());
+        for &id in ids {
+            if self.staging.blob(id)?.is_some() {
+                here.push(id);
+                self.staging.renew(id);
+            } else {
+                missing.push(id);
+            }
+        }
+        if !here.is_empty() {
+            // The index alone could forget it in a crash. The record is dead at once.
+            self.push(&Record::Leases(here), None)?;
+        }
+        Ok(Outcome::Renewed { missing })
     }
 
     fn entry(&mut self, entry: &Entry, pending: &[NodeId]) -> Result<Outcome> {
@@ -84,8 +116,8 @@ impl Evaluation<'_> {
         digest: u64,
     ) -> Result<bool> {
         let record = Record::Entry(EntryRecord { pending, entry });
-        let (kind, meta) = record.encode()?;
-        let (ordinal, bytes) = self.group.push(kind, &meta, None);
+        let (tag, meta) = record.encode()?;
+        let (ordinal, bytes) = self.group.push(tag, &meta, None);
         let place = self.place(ordinal);
         let Record::Entry(EntryRecord { pending, entry }) = record else { return Ok(false) };
         let first = before.map_or(self.segment, |row| row.first);
@@ -147,8 +179,10 @@ impl Evaluation<'_> {
 
     fn maintain(&mut self, operation: &Operation) -> Result<()> {
         match operation {
-            Operation::MoveBlob { id, from, body, crc } => match self.staging.blob(*id)? {
-                Some(row) if row.place == *from => self.write_blob(*id, body, *crc, row.due),
+            Operation::MoveBlob { id, kind, from, body, crc } => match self.staging.blob(*id)? {
+                Some(row) if row.place == *from => {
+                    self.write_blob(*id, kind, body, *crc, (row.due, row.role))
+                }
                 _ => Ok(()),
             },
             Operation::MoveEntry { user, entry, from } => match self.staging.entry(*user, *entry)? {
@@ -191,14 +225,21 @@ impl Evaluation<'_> {
             }
             Operation::LoseBlob { id, from } => {
                 if let Some(row) = self.staging.blob(*id)?.filter(|row| row.place == *from) {
-                    self.staging.remove_blob(*id, &row);
+                    self.staging.remove_blob(*id, &row)?;
                 }
                 Ok(())
             }
             Operation::CollectBlob { id, due } => {
-                let over = |row: &BlobRow| row.due == *due && row.due != 0 && row.due <= self.now;
+                let over = |row: &BlobRow| row.role != Role::Part && self.is_over(row, *due);
                 if let Some(row) = self.staging.blob(*id)?.filter(over) {
-                    self.staging.remove_blob(*id, &row);
+                    self.staging.remove_blob(*id, &row)?;
+                }
+                Ok(())
+            }
+            Operation::TrashPart { id, due, until } => {
+                let over = |row: &BlobRow| row.role == Role::Part && self.is_over(row, *due);
+                if let Some(row) = self.staging.blob(*id)?.filter(over) {
+                    self.staging.trash(*id, row, *until);
                 }
                 Ok(())
             }
@@ -214,6 +255,10 @@ impl Evaluation<'_> {
         }
     }
 
+    const fn is_over(&self, row: &BlobRow, due: u64) -> bool {
+        row.due == due && row.due != 0 && row.due <= self.now
+    }
+
     /// Writes a record that has no row of its own.
     fn keep(&mut self, record: &Record) -> Result<()> {
         let (place, bytes) = self.push(record, None)?;
@@ -222,13 +267,21 @@ impl Evaluation<'_> {
     }
 
     fn push(&mut self, record: &Record, body: Option<(Bytes, u32)>) -> Result<(Place, u64)> {
-        let (kind, meta) = record.encode()?;
-        let (ordinal, bytes) = self.group.push(kind, &meta, body);
+        let (tag, meta) = record.encode()?;
+        let (ordinal, bytes) = self.group.push(tag, &meta, body);
         Ok((self.place(ordinal), bytes))
     }
 
     const fn place(&self, ordinal: u32) -> Place {
         Place { segment: self.segment, sequence: self.sequence, ordinal }
+    }
+}
+
+/// How a blob lives that is new here.
+const fn role(kind: &BlobKind) -> Role {
+    match kind {
+        BlobKind::Body | BlobKind::Manifest(_) => Role::Body,
+        BlobKind::Part => Role::Part,
     }
 }
 
@@ -242,10 +295,13 @@ pub fn replay(
 ) -> Result<()> {
     let bytes = item.item.bytes();
     match record {
-        Record::Blob(id) => {
-            let due = staging.blob(id)?.map_or(0, |row| row.due);
+        Record::Blob(id, kind) => {
+            let (due, role) = staging.blob(id)?.map_or((0, role(&kind)), |row| (row.due, row.role));
             let (length, crc) = (item.item.body_length, item.item.body_crc);
-            staging.put_blob(id, BlobRow { place, offset: item.body_at, length, crc, bytes, due })
+            let row = BlobRow { place, offset: item.body_at, length, crc, bytes, due, role };
+            staging.put_blob(id, row, kind.references())?;
+            staging.renew(id);
+            Ok(())
         }
         Record::Entry(EntryRecord { pending, entry }) => {
             let before = staging.entry(entry.user, entry.id)?;
@@ -278,6 +334,10 @@ pub fn replay(
         Record::Removed(RemovedRecord { segment, .. }) => {
             staging.keep(place.segment, bytes);
             staging.remove_segment(segment);
+            Ok(())
+        }
+        Record::Leases(ids) => {
+            ids.into_iter().for_each(|id| staging.renew(id));
             Ok(())
         }
         Record::Skipped => {

@@ -20,6 +20,7 @@
 //! | [`compaction`], [`collect`] | getting rid of what is dead |
 //! | [`heads`] | what others remember of this log, and whether it is still so |
 //! | [`dump`] | the log as a person reads it |
+//! | [`parts`] | MIME parts, which live by leases |
 //! | [`healing`] | what anti-entropy, re-replication and scrubbing ask |
 
 mod collect;
@@ -32,6 +33,7 @@ mod heads;
 mod healing;
 pub mod index;
 mod options;
+mod parts;
 mod prepare;
 mod queue;
 mod read;
@@ -56,6 +58,7 @@ pub use error::{Error, Result};
 pub use heads::{Comparison, Head};
 pub use index::{FjallIndex, Index, MemoryIndex};
 pub use options::{Clock, Options};
+pub use parts::{PartCursor, PartPage, PartTotals};
 pub use recovery::Recovery;
 pub use store::{Metrics, Store};
 pub use verify::{Verification, verify_files};

@@ -1,5 +1,6 @@
 //! Settings of a store, with defaults for a mail node.
 
+use crate::staging::Due;
 use cluster::NodeId;
 use std::fmt;
 use std::sync::Arc;
@@ -46,9 +47,13 @@ pub struct Options {
     /// How long a body lives that no live entry here refers to. At least an hour in production, and longer than
     /// a body may be on its way without its entry.
     pub lease: Duration,
+    /// How long a MIME part lives that nobody renewed; then it goes to the trash.
+    pub part_lease: Duration,
+    /// How long a part is in the trash at least. Then it goes when the node says so ([`crate::Store::doomed`]).
+    pub trash: Duration,
     /// How long a tombstone is kept (DESIGN 4).
     pub tombstone_lifetime: Duration,
-    /// Time between two passes that renew leases and drop old tombstones. At most half of `lease`.
+    /// Time between two passes that drop what is due. At most half of `lease`.
     pub collect_interval: Duration,
     /// Segments with a smaller share alive, in percent, are rewritten.
     pub compact_below_percent: u8,
@@ -61,6 +66,14 @@ pub struct Options {
     pub clock: Clock,
 }
 
+impl Options {
+    /// Ends of leases that begin now.
+    pub(crate) fn due(&self, now: u64) -> Due {
+        let after = |lease: Duration| now.saturating_add(lease.as_secs()).max(1);
+        Due { body: after(self.lease), part: after(self.part_lease) }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -71,6 +84,8 @@ impl Default for Options {
             group_bytes: 8 << 20,
             lazy_delay: Duration::from_millis(100),
             lease: Duration::from_secs(48 * 3600),
+            part_lease: Duration::from_secs(3 * 24 * 3600),
+            trash: Duration::from_secs(7 * 24 * 3600),
             tombstone_lifetime: Duration::from_secs(7 * 24 * 3600),
             collect_interval: Duration::from_secs(6 * 3600),
             compact_below_percent: 50,

@@ -7,7 +7,7 @@ use crate::record::RemovedRecord;
 use crate::rows::Place;
 use crate::write::Write;
 use bytes::Bytes;
-use cluster::{BlobId, Entry, EntryId, NodeId, UserId};
+use cluster::{BlobId, BlobKind, Entry, EntryId, NodeId, UserId};
 
 /// Most writes of one commit.
 const MOST_WRITES: usize = 1 << 16;
@@ -21,11 +21,12 @@ const LONGEST_VALUE: usize = 16 << 20;
 const ENTRY_BYTES: usize = 600;
 const FLAG_BYTES: usize = 64;
 
-/// A change for the writer. All but the first five come from maintenance.
+/// A change for the writer. All but the first six come from maintenance.
 #[derive(Debug)]
 pub enum Operation {
     Blob {
         id: BlobId,
+        kind: BlobKind,
         body: Bytes,
         crc: u32,
     },
@@ -45,9 +46,14 @@ pub enum Operation {
         key: Bytes,
         value: Option<Bytes>,
     },
+    /// Begins the leases anew.
+    Renew {
+        ids: Vec<BlobId>,
+    },
     /// Writes the body again if the index still means the one at `from`.
     MoveBlob {
         id: BlobId,
+        kind: BlobKind,
         from: Place,
         body: Bytes,
         crc: u32,
@@ -81,10 +87,16 @@ pub enum Operation {
         id: BlobId,
         from: Place,
     },
-    /// Drops a body whose lease ended then, if that is still so.
+    /// Drops a body whose lease ended then, or a part whose time in the trash did, if that is still so.
     CollectBlob {
         id: BlobId,
         due: u64,
+    },
+    /// Puts a part whose lease ended then into the trash, if that is still so.
+    TrashPart {
+        id: BlobId,
+        due: u64,
+        until: u64,
     },
     /// Forgets a tombstone that nobody waits for.
     CollectTombstone {
@@ -97,7 +109,10 @@ impl Operation {
     /// No less than what it takes of the log.
     pub fn most_bytes(&self) -> u64 {
         let bytes = match self {
-            Self::Blob { body, .. } | Self::MoveBlob { body, .. } => body.len() + 64,
+            Self::Blob { body, kind, .. } | Self::MoveBlob { body, kind, .. } => {
+                body.len() + 64 + kind.references().len() * 32
+            }
+            Self::Renew { ids } => 64 + ids.len() * 32,
             Self::Entry { entry, pending } => {
                 ENTRY_BYTES
                     + entry.flags.len() * FLAG_BYTES
@@ -140,7 +155,7 @@ fn prepare_one(write: Write, options: &Options) -> Result<Operation> {
             if BlobId::of(&parts) != id {
                 return Err(Error::WrongName(format!("{id:?}")));
             }
-            Operation::Blob { id, crc: crc32c::crc32c(&parts), body: parts }
+            Operation::Blob { id, kind: BlobKind::of(&parts), crc: crc32c::crc32c(&parts), body: parts }
         }
         Write::Entry { entry, pending } => {
             within("list of peers", pending.len(), MOST_PENDING)?;
@@ -151,6 +166,11 @@ fn prepare_one(write: Write, options: &Options) -> Result<Operation> {
             Operation::Retire { peer, entries }
         }
         Write::Forget { user, entry } => Operation::Forget { user, entry },
+        Write::Renew { ids } => {
+            within("list of leases", ids.len(), MOST_WRITES)?;
+            Operation::Renew { ids }
+        }
+        Write::Discard { id, due } => Operation::CollectBlob { id, due },
         Write::Record { key, value } => {
             within("key", key.len(), LONGEST_KEY)?;
             within("value", value.as_ref().map_or(0, Bytes::len), LONGEST_VALUE)?;

@@ -37,20 +37,23 @@
 //!
 //! | kind | record | meta |
 //! | --- | --- | --- |
-//! | 1 | body | its name, 32 bytes; the only kind with a body |
+//! | 1 | body | version 1: its name, 32 bytes; the only kind with a body |
+//! | 1 | | version 2: its name, then 2 for a MIME part, or 1 and the names of the parts that were cut out of it ([`cluster::blob`]) |
 //! | 2 | entry | peers that wait for it (the update log), the entry as merged |
 //! | 3 | retire | peer, (user, entry, digest) that left its update log |
 //! | 4 | forget | user, entry, oldest segment that may still have a record of it |
 //! | 5 | value | key, value or none, oldest segment as above |
 //! | 6 | segment removed | its number, the sequence and hash of its last group: the chain across the hole |
-//! | 7..11 | reserved | MIME part list, leases, signed snapshot, a peer's newest head, digest of a bucket |
+//! | 8 | leases | names of blobs whose leases begin anew; whatever lives by a lease has a new one after a rebuild, too |
+//! | 7, 9..11 | reserved | signed snapshot, a peer's newest head, digest of a bucket |
 //!
 //! A reader that meets a kind or version it does not know refuses the log, unless the kind is 128 or more:
 //! those may be skipped. A new layout of a record gets a new version and the old one stays readable.
 
 use crate::error::{Error, Result};
 use bytes::Bytes;
-use cluster::{BlobId, Entry, EntryId, NodeId, UserId};
+use cluster::blob::names_of;
+use cluster::{BlobId, BlobKind, Entry, EntryId, NodeId, UserId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +67,8 @@ const GROUP_MAGIC: [u8; 4] = *b"PGRP";
 const SEGMENT_VERSION: u32 = 1;
 const GROUP_VERSION: u8 = 1;
 const RECORD_VERSION: u8 = 1;
+/// Of a body that is more than a whole body.
+const KINDLED_BLOB_VERSION: u8 = 2;
 const LAST_OF_COMMIT: u16 = 1;
 /// From here on kinds may be skipped by readers that do not know them.
 const SKIPPABLE: u8 = 128;
@@ -77,17 +82,19 @@ const KIND_RETIRE: u8 = 3;
 const KIND_FORGET: u8 = 4;
 const KIND_VALUE: u8 = 5;
 const KIND_REMOVED: u8 = 6;
+const KIND_LEASES: u8 = 8;
 
 /// A record as read from its item and meta.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant)] // Most are entries, and they live for a moment.
 pub enum Record {
-    Blob(BlobId),
+    Blob(BlobId, BlobKind),
     Entry(EntryRecord),
     Retire(RetireRecord),
     Forget(ForgetRecord),
     Value(ValueRecord),
     Removed(RemovedRecord),
+    Leases(Vec<BlobId>),
     /// Of a later version that says it may be skipped.
     Skipped,
 }
@@ -132,35 +139,68 @@ impl Record {
         if item.kind >= SKIPPABLE {
             return Ok(Some(Self::Skipped));
         }
+        if item.kind == KIND_BLOB && item.version == KINDLED_BLOB_VERSION {
+            return Ok(kindled(meta));
+        }
         if item.version != RECORD_VERSION {
             return Err(newer(item));
         }
         Ok(match item.kind {
-            KIND_BLOB => meta.try_into().ok().map(|name| Self::Blob(BlobId(name))),
+            KIND_BLOB => meta.try_into().ok().map(|name| Self::Blob(BlobId(name), BlobKind::Body)),
             KIND_ENTRY => from_meta(meta).map(Self::Entry),
             KIND_RETIRE => from_meta(meta).map(Self::Retire),
             KIND_FORGET => from_meta(meta).map(Self::Forget),
             KIND_VALUE => from_meta(meta).map(Self::Value),
             KIND_REMOVED => from_meta(meta).map(Self::Removed),
+            KIND_LEASES => from_meta(meta).map(Self::Leases),
             _ => return Err(newer(item)),
         })
     }
 
-    /// The kind and meta to write.
+    /// The kind, version and meta to write.
     ///
     /// # Errors
     /// If a field cannot be encoded, which no field of these types does.
-    pub fn encode(&self) -> Result<(u8, Vec<u8>)> {
-        Ok(match self {
-            Self::Blob(id) => (KIND_BLOB, id.0.to_vec()),
+    pub fn encode(&self) -> Result<(Tag, Vec<u8>)> {
+        let (kind, meta) = match self {
+            Self::Blob(id, BlobKind::Body) => (KIND_BLOB, id.0.to_vec()),
+            Self::Blob(id, kind) => {
+                let mut meta = id.0.to_vec();
+                meta.push(if *kind == BlobKind::Part { PART } else { MANIFEST });
+                kind.references().iter().for_each(|name| meta.extend_from_slice(&name.0));
+                return Ok((Tag { kind: KIND_BLOB, version: KINDLED_BLOB_VERSION }, meta));
+            }
             Self::Entry(record) => (KIND_ENTRY, to_meta(record)?),
             Self::Retire(record) => (KIND_RETIRE, to_meta(record)?),
             Self::Forget(record) => (KIND_FORGET, to_meta(record)?),
             Self::Value(record) => (KIND_VALUE, to_meta(record)?),
             Self::Removed(record) => (KIND_REMOVED, to_meta(record)?),
+            Self::Leases(names) => (KIND_LEASES, to_meta(names)?),
             Self::Skipped => (SKIPPABLE, Vec::new()),
-        })
+        };
+        Ok((Tag { kind, version: RECORD_VERSION }, meta))
     }
+}
+
+/// What an item says of its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tag {
+    pub kind: u8,
+    pub version: u8,
+}
+
+const MANIFEST: u8 = 1;
+const PART: u8 = 2;
+
+/// A body that is a part, or names parts.
+fn kindled(meta: &[u8]) -> Option<Record> {
+    let (name, rest) = meta.split_first_chunk::<32>()?;
+    let kind = match rest.split_first()? {
+        (&PART, []) => BlobKind::Part,
+        (&MANIFEST, names) => BlobKind::Manifest(names_of(names)?),
+        _ => return None,
+    };
+    Some(Record::Blob(BlobId(*name), kind))
 }
 
 fn newer(item: &Item) -> Error {
@@ -388,11 +428,11 @@ impl GroupBuilder {
     }
 
     /// Adds a record; returns its number in the group and what it takes of the log. `body`: with its CRC32C.
-    pub fn push(&mut self, kind: u8, meta: &[u8], body: Option<(Bytes, u32)>) -> (u32, u64) {
+    pub fn push(&mut self, tag: Tag, meta: &[u8], body: Option<(Bytes, u32)>) -> (u32, u64) {
         let (body, body_crc) = body.unwrap_or_default();
         let item = Item {
-            kind,
-            version: RECORD_VERSION,
+            kind: tag.kind,
+            version: tag.version,
             last_of_commit: false,
             meta_length: meta.len() as u32,
             body_length: body.len() as u32,
@@ -472,10 +512,11 @@ mod tests {
         let mut builder = GroupBuilder::default();
         let body = Bytes::from_static(b"ciphertext");
         let crc = crc32c::crc32c(&body);
-        builder.push(KIND_BLOB, &BlobId::of(&body).0, Some((body, crc)));
+        let (tag, meta) = Record::Blob(BlobId::of(&body), BlobKind::Body).encode().unwrap();
+        builder.push(tag, &meta, Some((body, crc)));
         let forget = Record::Forget(ForgetRecord { user: UserId(1), entry: EntryId(2), first: 3 });
-        let (kind, meta) = forget.encode().unwrap();
-        builder.push(kind, &meta, None);
+        let (tag, meta) = forget.encode().unwrap();
+        builder.push(tag, &meta, None);
         builder.end_commit();
         builder.seal(4, 72, 9, 1_000, [5; 32])
     }
@@ -519,8 +560,29 @@ mod tests {
         };
         assert!(matches!(Record::decode(&item(7, 1), b""), Err(Error::Open(_))));
         assert!(matches!(Record::decode(&item(2, 2), b""), Err(Error::Open(_))));
+        assert!(matches!(Record::decode(&item(1, 3), b""), Err(Error::Open(_))));
         assert_eq!(Record::decode(&item(200, 9), b"").unwrap(), Some(Record::Skipped));
         assert_eq!(Record::decode(&item(2, 1), b"\xff").unwrap(), None);
+    }
+
+    #[test]
+    fn a_body_of_each_kind_is_read_back_and_a_damaged_one_is_none() {
+        let names = vec![BlobId([1; 32]), BlobId([2; 32])];
+        for kind in [BlobKind::Body, BlobKind::Part, BlobKind::Manifest(names)] {
+            let record = Record::Blob(BlobId([9; 32]), kind);
+            let (tag, meta) = record.encode().unwrap();
+            let item = Item {
+                kind: tag.kind,
+                version: tag.version,
+                last_of_commit: true,
+                meta_length: meta.len() as u32,
+                body_length: 0,
+                meta_crc: 0,
+                body_crc: 0,
+            };
+            assert_eq!(Record::decode(&item, &meta).unwrap(), Some(record));
+            assert_eq!(Record::decode(&item, &meta[..meta.len() - 1]).unwrap(), None);
+        }
     }
 
     #[test]

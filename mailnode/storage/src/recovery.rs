@@ -16,12 +16,12 @@ use crate::index::Index;
 use crate::options::Options;
 use crate::record::{Chain, KIND_BLOB, Record, SEGMENT_HEADER};
 use crate::rows::{
-    BLOBS, BlobRow, COUNTS, DIGESTS, POSITION, Place, Position, REMOVED, SEGMENTS, blob_of_key, number,
-    number_of_key, parse_digest_key, removed_key,
+    BLOBS, BlobRow, COUNTS, DIGESTS, PART_TOTALS, POSITION, PartTotals, Place, Position, REMOVED, SEGMENTS,
+    blob_of_key, number, number_of_key, parse_digest_key, removed_key,
 };
 use crate::scan::{Found, Group, SegmentReader};
 use crate::segments::{Segments, file_name};
-use crate::staging::{Accounts, Staging};
+use crate::staging::{Accounts, Due, Staging};
 use crate::writer::Writer;
 use cluster::NodeId;
 use std::io::IoSlice;
@@ -67,7 +67,7 @@ pub fn recover(disk: &dyn Disk, index: &dyn Index, options: &Options) -> Result<
         Some(position) if agrees(disk, index, &numbers, position, &mut recovery)? => Some(position),
         _ => None,
     };
-    let due = options.clock.unix_seconds().saturating_add(options.lease.as_secs()).max(1);
+    let due = options.due(options.clock.unix_seconds());
     let accounts = if known.is_some() {
         load_accounts(index)?
     } else {
@@ -164,13 +164,15 @@ fn load_accounts(index: &dyn Index) -> Result<Accounts> {
         }
         true
     })?;
+    let parts = index.read(PART_TOTALS)?.and_then(|row| PartTotals::parse(&row));
+    accounts.parts = parts.unwrap_or_default();
     Ok(accounts)
 }
 
 struct Walk<'a> {
     disk: &'a dyn Disk,
     index: &'a dyn Index,
-    due: u64,
+    due: Due,
     node: Option<NodeId>,
     staging: Staging<'a>,
     accounts: Accounts,
@@ -366,7 +368,7 @@ impl Walk<'_> {
                 gone.extend(blob_of_key(key).zip(row));
                 true
             })?;
-            gone.iter().for_each(|(id, row)| self.staging.remove_blob(*id, row));
+            gone.iter().try_for_each(|(id, row)| self.staging.remove_blob(*id, row))?;
         }
         Ok(())
     }

@@ -8,7 +8,10 @@
 //! | `p` peer user entry | nothing: the peer waits for the entry (update log) |
 //! | `b` blob | [`BlobRow`] |
 //! | `f` blob user entry | nothing: the live entry, of which this node is a replica, refers to the blob |
-//! | `g` time blob | nothing: the blob's lease ends then, unless an entry refers to it |
+//! | `g` time blob | nothing: the blob's lease ends then, unless an entry refers to it; or its time in the trash |
+//! | `o` blob | names of the parts that were cut out of this body |
+//! | `q` part blob | nothing: the part was cut out of this body |
+//! | `a` | [`PartTotals`] |
 //! | `t` time user entry | nothing: tombstone, or copy no more, since then (Unix seconds) |
 //! | `r` key | [`ValueRow`]: a record of the user database |
 //! | `s` segment | bytes that are alive in it |
@@ -24,7 +27,7 @@ use crate::record::{Chain, EntryRecord, Fields};
 use bytes::{BufMut, Bytes, BytesMut};
 use cluster::{BlobId, Bucket, Entry, EntryId, NodeId, UserId};
 
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 pub const POSITION: &[u8] = b"m";
 
@@ -93,19 +96,70 @@ pub struct BlobRow {
     pub crc: u32,
     /// What the record takes of the log.
     pub bytes: u64,
-    /// End of the lease, Unix seconds; 0 while an entry refers to it.
+    /// End of the lease, Unix seconds; 0 while an entry refers to it. In the trash: when it may go.
     pub due: u64,
+    pub role: Role,
+}
+
+/// How a blob lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// While an entry here refers to it, and a lease longer.
+    Body,
+    /// A MIME part: by leases alone, which others renew.
+    Part,
+    /// A part whose lease ran out. It is read like any other, and renewing brings it back.
+    Trash,
+}
+
+/// Parts on this disk: how many, and what their records take of the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PartTotals {
+    pub live: u64,
+    pub live_bytes: u64,
+    pub trash: u64,
+    pub trash_bytes: u64,
+}
+
+impl PartTotals {
+    /// Counts a row, or no more.
+    pub fn count(&mut self, row: &BlobRow, there: bool) {
+        let (parts, bytes) = match row.role {
+            Role::Body => return,
+            Role::Part => (&mut self.live, &mut self.live_bytes),
+            Role::Trash => (&mut self.trash, &mut self.trash_bytes),
+        };
+        for (sum, value) in [(parts, 1), (bytes, row.bytes)] {
+            *sum = if there { sum.saturating_add(value) } else { sum.saturating_sub(value) };
+        }
+    }
+
+    pub fn to_bytes(self) -> Bytes {
+        let fields = [self.live, self.live_bytes, self.trash, self.trash_bytes];
+        fields.iter().flat_map(|field| field.to_le_bytes()).collect()
+    }
+
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let (live, live_bytes) = (fields.u64()?, fields.u64()?);
+        Some(Self { live, live_bytes, trash: fields.u64()?, trash_bytes: fields.u64()? })
+    }
 }
 
 impl BlobRow {
     pub fn to_bytes(self) -> Bytes {
-        let mut out = BytesMut::with_capacity(56);
+        let mut out = BytesMut::with_capacity(57);
         self.place.put(&mut out);
         out.put_u64_le(self.offset);
         out.put_u32_le(self.length);
         out.put_u32_le(self.crc);
         out.put_u64_le(self.bytes);
         out.put_u64_le(self.due);
+        out.put_u8(match self.role {
+            Role::Body => 0,
+            Role::Part => 1,
+            Role::Trash => 2,
+        });
         out.freeze()
     }
 
@@ -119,6 +173,12 @@ impl BlobRow {
                 crc: fields.u32()?,
                 bytes: fields.u64()?,
                 due: fields.u64()?,
+                role: match fields.take()? {
+                    [0] => Role::Body,
+                    [1] => Role::Part,
+                    [2] => Role::Trash,
+                    _ => return None,
+                },
             })
         })();
         parsed.ok_or_else(|| damaged("blob"))
@@ -250,6 +310,30 @@ pub fn reference_key(id: BlobId, user: UserId, entry: EntryId) -> Bytes {
 pub fn references_key(id: BlobId) -> Bytes {
     key(&[b"f", &id.0])
 }
+
+/// The parts of a body.
+pub fn parts_key(body: BlobId) -> Bytes {
+    key(&[b"o", &body.0])
+}
+
+pub const CUT_FROM: &[u8] = b"q";
+
+pub fn cut_from_key(part: BlobId, body: BlobId) -> Bytes {
+    key(&[CUT_FROM, &part.0, &body.0])
+}
+
+/// Prefix of the bodies that a part was cut out of.
+pub fn part_key(part: BlobId) -> Bytes {
+    key(&[CUT_FROM, &part.0])
+}
+
+/// The part and the body.
+pub fn parse_cut_from_key(key: &[u8]) -> Option<(BlobId, BlobId)> {
+    let mut fields = Fields(key.strip_prefix(CUT_FROM)?);
+    Some((BlobId(fields.take()?), BlobId(fields.take()?)))
+}
+
+pub const PART_TOTALS: &[u8] = b"a";
 
 pub const LEASES: &[u8] = b"g";
 

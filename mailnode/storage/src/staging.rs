@@ -8,12 +8,13 @@ use crate::error::{Error, Result};
 use crate::index::{Change, Index};
 use crate::record::EntryRecord;
 use crate::rows::{
-    BlobRow, EntryRow, POSITION, Position, ValueRow, blob_key, count_key, digest_key, entry_key,
-    fragment_key, lease_key, pending_key, reference_key, references_key, removed_key, segment_key,
-    tombstone_key, user_key, value_key,
+    BlobRow, EntryRow, PART_TOTALS, POSITION, PartTotals, Position, Role, ValueRow, blob_key, count_key,
+    cut_from_key, digest_key, entry_key, fragment_key, lease_key, parts_key, pending_key, reference_key,
+    references_key, removed_key, segment_key, tombstone_key, user_key, value_key,
 };
 use bytes::Bytes;
 use cluster::anti_entropy::DigestTree;
+use cluster::blob::names_of;
 use cluster::{BlobId, Bucket, Entry, EntryId, NodeId, UserId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,6 +27,14 @@ pub struct Accounts {
     pub pending: BTreeMap<NodeId, u64>,
     /// What a peer and this node should both have, by peer.
     pub digests: BTreeMap<NodeId, DigestTree>,
+    pub parts: PartTotals,
+}
+
+/// Ends of leases that begin now, Unix seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Due {
+    pub body: u64,
+    pub part: u64,
 }
 
 /// Is this live entry a copy of the node's?
@@ -45,12 +54,13 @@ pub struct Staging<'a> {
     digests: BTreeMap<(NodeId, Bucket), u64>,
     /// Bodies whose leases may have begun or ended.
     touched: BTreeSet<BlobId>,
-    /// End of a lease that begins now, Unix seconds.
-    due: u64,
+    /// What changes in [`Accounts::parts`]: a row, and whether it is there.
+    parts: Vec<(BlobRow, bool)>,
+    due: Due,
 }
 
 impl<'a> Staging<'a> {
-    pub fn new(index: &'a dyn Index, node: Option<NodeId>, due: u64) -> Self {
+    pub fn new(index: &'a dyn Index, node: Option<NodeId>, due: Due) -> Self {
         Self {
             index,
             node,
@@ -61,6 +71,7 @@ impl<'a> Staging<'a> {
             pending: BTreeMap::new(),
             digests: BTreeMap::new(),
             touched: BTreeSet::new(),
+            parts: Vec::new(),
             due,
         }
     }
@@ -120,14 +131,45 @@ impl<'a> Staging<'a> {
         self.read(&blob_key(id))?.map(|row| BlobRow::parse(&row)).transpose()
     }
 
-    pub fn put_blob(&mut self, id: BlobId, row: BlobRow) -> Result<()> {
+    /// `parts`: that were cut out of it.
+    pub fn put_blob(&mut self, id: BlobId, row: BlobRow, parts: &[BlobId]) -> Result<()> {
         if let Some(before) = self.blob(id)? {
             self.account(before.place.segment, -(before.bytes as i64));
+            self.count(before, false);
         }
         self.account(row.place.segment, row.bytes as i64);
+        self.count(row, true);
         self.put(blob_key(id), row.to_bytes());
-        self.touched.insert(id);
+        if !parts.is_empty() {
+            self.put(parts_key(id), parts.iter().flat_map(|part| part.0).collect());
+            parts.iter().for_each(|part| self.put(cut_from_key(*part, id), Bytes::new()));
+        }
         Ok(())
+    }
+
+    /// Puts a part whose lease ran out into the trash, until then.
+    pub fn trash(&mut self, id: BlobId, row: BlobRow, until: u64) {
+        let trashed = BlobRow { due: until, role: Role::Trash, ..row };
+        self.set_lease(id, row, trashed);
+    }
+
+    /// Another end of the lease, or another role.
+    fn set_lease(&mut self, id: BlobId, before: BlobRow, after: BlobRow) {
+        if before.due != 0 {
+            self.remove(lease_key(before.due, id));
+        }
+        if after.due != 0 {
+            self.put(lease_key(after.due, id), Bytes::new());
+        }
+        self.count(before, false);
+        self.count(after, true);
+        self.put(blob_key(id), after.to_bytes());
+    }
+
+    fn count(&mut self, row: BlobRow, there: bool) {
+        if row.role != Role::Body {
+            self.parts.push((row, there));
+        }
     }
 
     /// Deletions of the entry are needed as long as a segment from `first` on may have a record of it.
@@ -150,17 +192,25 @@ impl<'a> Staging<'a> {
         }
     }
 
-    /// Begins the lease of a body anew.
+    /// Begins the lease of a blob anew.
     pub fn renew(&mut self, id: BlobId) {
         self.touched.insert(id);
     }
 
-    pub fn remove_blob(&mut self, id: BlobId, row: &BlobRow) {
+    pub fn remove_blob(&mut self, id: BlobId, row: &BlobRow) -> Result<()> {
         self.account(row.place.segment, -(row.bytes as i64));
+        self.count(*row, false);
         self.remove(blob_key(id));
         if row.due != 0 {
             self.remove(lease_key(row.due, id));
         }
+        if let Some(parts) = self.read(&parts_key(id))? {
+            let parts =
+                names_of(&parts).ok_or_else(|| Error::index("a row of kind parts does not decode"))?;
+            parts.into_iter().for_each(|part| self.remove(cut_from_key(part, id)));
+            self.remove(parts_key(id));
+        }
+        Ok(())
     }
 
     pub fn value(&self, name: &[u8]) -> Result<Option<ValueRow>> {
@@ -213,6 +263,11 @@ impl<'a> Staging<'a> {
             *live = live.saturating_add_signed(change);
             self.put(segment_key(segment), Bytes::copy_from_slice(&live.to_le_bytes()));
         }
+        let parts = std::mem::take(&mut self.parts);
+        if !parts.is_empty() {
+            parts.iter().for_each(|(row, there)| accounts.parts.count(row, *there));
+            self.put(Bytes::from_static(PART_TOTALS), accounts.parts.to_bytes());
+        }
         for (peer, change) in std::mem::take(&mut self.pending) {
             let count = accounts.pending.entry(peer).or_default();
             *count = count.saturating_add_signed(change);
@@ -238,21 +293,19 @@ impl<'a> Staging<'a> {
     }
 
     /// A body that a live entry refers to has no lease; one that is referred to no more, or was brought anew,
-    /// has one from now on.
+    /// has one from now on. A part always has one.
     fn settle_leases(&mut self) -> Result<()> {
         for id in std::mem::take(&mut self.touched) {
             let Some(row) = self.blob(id)? else { continue };
-            let due = if self.any(&references_key(id))? { 0 } else { self.due };
-            if due == row.due {
-                continue;
+            let (due, role) = match row.role {
+                Role::Body if self.any(&references_key(id))? => (0, Role::Body),
+                Role::Body => (self.due.body, Role::Body),
+                Role::Part | Role::Trash => (self.due.part, Role::Part),
+            };
+            let after = BlobRow { due, role, ..row };
+            if after != row {
+                self.set_lease(id, row, after);
             }
-            if row.due != 0 {
-                self.remove(lease_key(row.due, id));
-            }
-            if due != 0 {
-                self.put(lease_key(due, id), Bytes::new());
-            }
-            self.put(blob_key(id), BlobRow { due, ..row }.to_bytes());
         }
         Ok(())
     }

@@ -8,8 +8,8 @@ use crate::options::Options;
 use crate::prepare::{Operation, prepare};
 use crate::recovery::{Recovered, Recovery, recover};
 use crate::rows::{
-    BlobRow, EntryRow, ValueRow, blob_key, bucket_key, entry_key, fragment_key, ids_of_key, peer_key,
-    pending_key, user_of_key, value_key,
+    BlobRow, EntryRow, PartTotals, ValueRow, blob_key, bucket_key, entry_key, fragment_key, ids_of_key,
+    peer_key, pending_key, user_of_key, value_key,
 };
 use crate::shared::Shared;
 use crate::staging::holds;
@@ -48,6 +48,7 @@ pub struct Metrics {
     pub corrupt_records: u64,
     /// Bytes of segments that compaction removed.
     pub compacted_bytes: u64,
+    pub parts: PartTotals,
 }
 
 impl Store {
@@ -286,7 +287,10 @@ impl Store {
     pub fn metrics(&self) -> Metrics {
         let shared = self.shared();
         let counters = &shared.counters;
-        let live_bytes = shared.accounts().live.values().sum();
+        let (live_bytes, parts) = {
+            let accounts = shared.accounts();
+            (accounts.live.values().sum(), accounts.parts)
+        };
         Metrics {
             commits: counters.commits.load(Relaxed),
             groups: counters.groups.load(Relaxed),
@@ -297,6 +301,7 @@ impl Store {
             segments: shared.segments.numbers().len() as u64,
             corrupt_records: counters.corrupt_records.load(Relaxed),
             compacted_bytes: counters.compacted_bytes.load(Relaxed),
+            parts,
         }
     }
 

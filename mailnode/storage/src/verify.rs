@@ -11,7 +11,7 @@ use crate::record::{Chain, Record, RemovedRecord, SEGMENT_HEADER};
 use crate::scan::{Found, Group, SegmentReader};
 use crate::segments::file_name;
 use crate::shared::Shared;
-use cluster::BlobId;
+use cluster::{BlobId, BlobKind};
 use std::collections::HashMap;
 
 /// What [`crate::Store::verify`] found.
@@ -161,8 +161,11 @@ impl Walk {
         for item in &group.items {
             self.found.records += 1;
             match group.record(item)? {
-                Some((Record::Blob(name), _)) => match reader.body(item)? {
-                    Some(body) => self.found.wrong_names += u64::from(BlobId::of(&body) != name),
+                Some((Record::Blob(name, kind), _)) => match reader.body(item)? {
+                    Some(body) => {
+                        let right = BlobId::of(&body) == name && BlobKind::of(&body) == kind;
+                        self.found.wrong_names += u64::from(!right);
+                    }
                     None => self.found.corrupt_records += 1,
                 },
                 Some((Record::Removed(record), _)) => {

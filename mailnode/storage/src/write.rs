@@ -8,8 +8,8 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant)] // Most are entries.
 pub enum Write {
-    /// Stores a body under its name, the BLAKE3 hash of `parts`. If it is already here and readable nothing is
-    /// written: one copy per node. Either way its lease begins anew.
+    /// Stores a body or MIME part under its name, the BLAKE3 hash of `parts`; what it is its bytes say ([`cluster::blob`]). If it is
+    /// already here nothing is written: one copy per node. Either way its lease begins anew.
     Blob { id: BlobId, parts: Bytes },
     /// Joins a version of an entry with the one that is here ([`Entry::merge`]). `pending`: peers that are not
     /// known to have this version; if it brings a change they join those that still wait for an older one (the
@@ -18,6 +18,10 @@ pub enum Write {
     /// The peer acknowledged these entries at these digests ([`Entry::digest`]): they leave its update log,
     /// except those that have changed since.
     Retire { peer: NodeId, entries: Vec<(UserId, EntryId, u64)> },
+    /// The leases of these blobs begin anew; those in the trash are back. Durable like any other commit.
+    Renew { ids: Vec<BlobId> },
+    /// Drops a part whose time in the trash ended then ([`crate::Store::doomed`]), unless it was renewed since.
+    Discard { id: BlobId, due: u64 },
     /// This node is no longer a replica of the entry: it goes, without a tombstone.
     Forget { user: UserId, entry: EntryId },
     /// A record of the embedded user database; the last write wins, None deletes.
@@ -61,4 +65,8 @@ pub enum Outcome {
         last_of_user: bool,
     },
     Record,
+    /// Blobs that are not here.
+    Renewed {
+        missing: Vec<BlobId>,
+    },
 }

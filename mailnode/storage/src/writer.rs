@@ -57,7 +57,7 @@ impl Writer {
             *self = Self { segment: self.segment + 1, file: None, end: 0, unnamed: true, ..*self };
         }
         let now = shared.options.clock.unix_seconds();
-        let due = now.saturating_add(shared.options.lease.as_secs()).max(1);
+        let due = shared.options.due(now);
         let position = self.end.max(SEGMENT_HEADER as u64);
         let mut evaluation = Evaluation {
             staging: Staging::new(&*shared.index, shared.options.node, due),

@@ -7,5 +7,6 @@ mod damage;
 mod heads;
 mod healing;
 mod house;
+mod parts;
 mod threads;
 mod world;

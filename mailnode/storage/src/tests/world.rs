@@ -125,6 +125,7 @@ impl Model {
                         waiting.extend(pending);
                     }
                 }
+                Write::Renew { .. } | Write::Discard { .. } => {}
                 Write::Retire { peer, entries } => {
                     for (user, entry, digest) in entries {
                         if let Some((mine, waiting)) = self.entries.get_mut(&(*user, *entry))
