@@ -102,6 +102,11 @@ def _hierarchies():
     return [path for path in _ROOT.iterdir() if path.is_dir() and not path.is_symlink() and (path / "cgroup.procs").exists()]
 
 
+def has_groups():
+    """Whether processes can be put into groups here, as a kubelet does."""
+    return any(path.name == "pids" and os.access(path, os.W_OK) for path in _hierarchies())
+
+
 def make_group(path):
     for hierarchy in _hierarchies():
         at = hierarchy

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import time
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -16,10 +17,19 @@ from wait import eventually
 
 #: How long the API server is away; DESIGN asks for ten minutes: PRICKLE_API_SERVER_AWAY=600.
 AWAY_SECONDS = int(os.environ.get("PRICKLE_API_SERVER_AWAY", "120"))
+#: Of one node, while it is away. Each renewal fails, several in a second; that it does is news once, and then ever more rarely.
+LOG_LINES_A_MINUTE = 20
 
 
 def uids(mail):
     return {name: pod["metadata"]["uid"] for name, pod in mail.pods().items()}
+
+
+def log_lines(mail, begin, end):
+    """Lines that each pod wrote in a time that is over."""
+    text = lambda pod: mail.kubectl("logs", pod, "--timestamps", f"--since-time={begin.isoformat()}", timeout=120)  # noqa: E731
+    # RFC 3339 in UTC, all of one form: what is earlier in time is so in text.
+    return {pod: sum(line < end.strftime("%Y-%m-%dT%H:%M:%S") for line in text(pod).splitlines()) for pod in sorted(mail.pods())}
 
 
 def has_members(mail, nodes):
@@ -28,6 +38,7 @@ def has_members(mail, nodes):
     eventually("only those who stay are members", lambda: set(mail.members()) == wanted, 60, every=0.5)
 
 
+@pytest.mark.short
 def test_scale_from_3_to_5_to_3(loaded, report):
     mail, traffic = loaded(nodes=3)
     with traffic.running():
@@ -48,6 +59,7 @@ def test_scale_from_3_to_5_to_3(loaded, report):
     report(traffic.check())
 
 
+@pytest.mark.short
 def test_a_pod_is_deleted(loaded, report):
     mail, traffic = loaded(nodes=3)
     before = uids(mail)
@@ -99,6 +111,7 @@ def test_a_bad_image_and_back(loaded, report):
     report(traffic.check())
 
 
+@pytest.mark.short
 def test_a_machine_dies_with_its_disk(kubernetes, loaded, report):
     mail, traffic = loaded(nodes=3, replication={"replaceAfterSeconds": 30})
     machine = kubernetes.machine(mail.pods()["mail-2"]["spec"]["nodeName"])
@@ -142,13 +155,14 @@ def test_the_api_server_is_away(kubernetes, loaded, report):
     mail, traffic = loaded(nodes=3)
     before, address = uids(mail), mail.address_of("mail-0")
     with traffic.running():
-        begun = time.monotonic()
+        begun, begun_utc = time.monotonic(), datetime.now(timezone.utc)
         kubernetes.control.stop_api_server()
         try:
             while time.monotonic() < begun + AWAY_SECONDS:
                 traffic.flows(30)
                 time.sleep(5)
         finally:
+            back_utc = datetime.now(timezone.utc)
             kubernetes.control.start_api_server()
         report(f"API server away for {time.monotonic() - begun:.0f} s, longest pause of a client {traffic.longest_gap(begun):.1f} s")
         assert mail.address_of("mail-0") == address
@@ -158,6 +172,10 @@ def test_the_api_server_is_away(kubernetes, loaded, report):
     assert uids(mail) == before
     restarts = {name: pod["status"]["containerStatuses"][0]["restartCount"] for name, pod in mail.pods().items()}
     assert set(restarts.values()) == {0}, restarts
+    minutes = (back_utc - begun_utc) / timedelta(minutes=1)
+    lines = {pod: count / minutes for pod, count in log_lines(mail, begun_utc, back_utc).items()}
+    report(f"log lines a minute while it was away: {', '.join(f'{pod} {rate:.1f}' for pod, rate in lines.items())}")
+    assert max(lines.values()) <= LOG_LINES_A_MINUTE, lines
     report(traffic.check())
 
 
