@@ -12,7 +12,7 @@
 #                         e2e/compatible-since; 3 to 6 minutes; without it that test is skipped)
 #   make operator-e2e     the operator and Kubernetes Leases against a real kube-apiserver (not part of `make test` yet; needs Go)
 #   make kubernetes-e2e   mail clusters on a real three-node Kubernetes on this machine (not part of `make test`; needs Go, and
-#                         root for namespaces); TEST=scale for one scenario
+#                         root for namespaces); TEST=scale for one scenario, TIMES=3 for three times each
 #   make kubernetes-short the part of it that is quick: install, scale, a pod deleted, a machine dead; on the unoptimised build.
 #                         Skipped, with the reason, on a machine that cannot (not part of `make test` yet)
 #   make tikv-e2e         the user database in TiKV through its real client, against the test server of e2e/tikv (needs Go)
@@ -80,7 +80,7 @@ operator-e2e: install
 	cargo test --locked -p operator -p lease-kubernetes --test api_server --test many -- --include-ignored --nocapture
 
 kubernetes-e2e: install
-	cd e2e/kubernetes && $(TOOLS)/bin/python -m pytest $(if $(TEST),-k '$(TEST)')
+	cd e2e/kubernetes && $(TOOLS)/bin/python -m pytest $(if $(TEST),-k '$(TEST)') $(if $(TIMES),--repeat $(TIMES))
 
 kubernetes-short: install
 	cd e2e/kubernetes && $(TOOLS)/bin/python -m pytest -m short --if-able --unoptimised

@@ -23,7 +23,14 @@ _FIGURES = []
 
 def pytest_addoption(parser):
     parser.addoption("--if-able", action="store_true", help="skip, with the reason, on a computer that cannot run a Kubernetes")
+    parser.addoption("--repeat", type=int, default=1, help="each selected test so many times, for what shows only sometimes")
     parser.addoption("--unoptimised", action="store_true", help="our programs as the unit tests have them, without TiKV's client")
+
+
+def pytest_generate_tests(metafunc):
+    if (times := metafunc.config.getoption("--repeat")) > 1:
+        metafunc.fixturenames.append("repetition")
+        metafunc.parametrize("repetition", range(times))
 
 
 @pytest.fixture(scope="session")
