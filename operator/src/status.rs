@@ -39,7 +39,7 @@ pub fn status(
     let quarantined = quarantined(&old.quarantined, report.map(|report| report.members.as_slice()));
     let conditions = [
         ready(situation, findings),
-        progressing(cluster, situation, decision),
+        progressing(cluster, situation, decision, findings),
         degraded(situation, decision),
         scaling_down(situation, decision),
         quarantine(cluster, &quarantined),
@@ -152,9 +152,17 @@ fn ready(situation: &Situation, findings: &Findings) -> Draft {
     Draft::new("Ready", false, "NodesNotReady", counted + trouble.as_deref().unwrap_or_default())
 }
 
-fn progressing(cluster: &MailCluster, situation: &Situation, decision: &Decision) -> Draft {
+fn progressing(
+    cluster: &MailCluster,
+    situation: &Situation,
+    decision: &Decision,
+    findings: &Findings,
+) -> Draft {
     if cluster.spec.paused {
         return Draft::new("Progressing", false, "Paused", "paused: nothing is changed".into());
+    }
+    if let (Step::Nothing, Some(problem)) = (&decision.step, &findings.problem) {
+        return Draft::new("Progressing", false, "Blocked", problem.clone());
     }
     let (reason, message) = match &decision.step {
         Step::ScaleTo(nodes) => ("Scaling", format!("going to {nodes} nodes")),

@@ -436,6 +436,7 @@ async fn nothing_is_done_until_the_keys_of_outbound_mail_are_there_and_a_new_one
         stage.pass().await.unwrap();
         let message = stage.status()["waitingFor"].as_str().unwrap().to_owned();
         assert!(message.contains(said) && message.contains("dkim.pem"), "{message}");
+        assert_eq!(stage.condition("Progressing")["reason"], "Blocked");
         assert_eq!(stage.api.get(CONFIG).unwrap(), before, "no pod starts without its key");
     }
     let hash = |stage: &Stage| {
