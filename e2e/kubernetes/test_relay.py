@@ -43,7 +43,8 @@ class Relay:
     @staticmethod
     def _authenticate(server, session, envelope, mechanism, data):
         given = (data.login.decode(), data.password.decode())
-        return AuthResult(success=given == LOGIN, handled=True)
+        # What is not handled here is answered with 535.
+        return AuthResult(success=given == LOGIN, handled=given == LOGIN)
 
     async def handle_DATA(self, server, session, envelope):  # noqa: N802 - aiosmtpd's name
         self.messages.append(envelope.original_content)
