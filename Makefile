@@ -12,7 +12,9 @@
 #                         e2e/compatible-since; 3 to 6 minutes; without it that test is skipped)
 #   make operator-e2e     the operator and Kubernetes Leases against a real kube-apiserver (not part of `make test` yet; needs Go)
 #   make kubernetes-e2e   mail clusters on a real three-node Kubernetes on this machine (not part of `make test`; needs Go, and
-#                         root for namespaces); TEST=scale for one scenario
+#                         root for namespaces); TEST=scale for one scenario, TIMES=3 for three times each
+#   make kubernetes-short the part of it that is quick: install, scale, a pod deleted, a machine dead; on the unoptimised build.
+#                         Skipped, with the reason, on a machine that cannot (not part of `make test` yet)
 #   make tikv-e2e         the user database in TiKV through its real client, against the test server of e2e/tikv (needs Go)
 #   make figures          the papers' figures from our cores, into docs/figures (some ten minutes; not part of `make test`)
 #   make scale            scale tests of the cores that are too long for `make unit`: a simulated day of 100 nodes
@@ -27,7 +29,7 @@ export PYTHONDONTWRITEBYTECODE = 1
 ONLY =
 
 .NOTPARALLEL:
-.PHONY: test install fmt lint deny unit sim e2e chaos tikv-nodes versions operator-e2e kubernetes-e2e tikv-e2e figures scale crds bench
+.PHONY: test install fmt lint deny unit sim e2e chaos tikv-nodes versions operator-e2e kubernetes-e2e kubernetes-short tikv-e2e figures scale crds bench
 
 test: fmt install deny lint unit e2e
 
@@ -39,6 +41,7 @@ fmt:
 
 lint:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy -p mailnode --features kubernetes,tikv --all-targets --locked -- -D warnings
 
 # Not advisories: their database is outside of the package registries (deny.toml).
 deny: install
@@ -70,13 +73,17 @@ tikv-nodes: install
 versions: install
 	$(TOOLS)/bin/python e2e/versions.py build
 
-operator-e2e:
+operator-e2e: install
 	operator/tests/chart.sh
+	operator/tests/kubeconform.sh $(TOOLS)/bin/python
 	binaries=$$(operator/tests/apiserver/build.sh) && PRICKLE_APISERVER=$$binaries \
 	cargo test --locked -p operator -p lease-kubernetes --test api_server --test many -- --include-ignored --nocapture
 
 kubernetes-e2e: install
-	cd e2e/kubernetes && $(TOOLS)/bin/python -m pytest $(if $(TEST),-k '$(TEST)')
+	cd e2e/kubernetes && $(TOOLS)/bin/python -m pytest $(if $(TEST),-k '$(TEST)') $(if $(TIMES),--repeat $(TIMES))
+
+kubernetes-short: install
+	cd e2e/kubernetes && $(TOOLS)/bin/python -m pytest -m short --if-able --unoptimised
 
 tikv-e2e:
 	program=$$(e2e/tikv/build.sh) && PRICKLE_TIKV=$$program \

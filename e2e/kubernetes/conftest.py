@@ -21,11 +21,27 @@ ARTIFACTS = Path(os.environ.get("PRICKLE_ARTIFACTS", images.TARGET / "e2e-kubern
 _FIGURES = []
 
 
+def pytest_addoption(parser):
+    parser.addoption("--if-able", action="store_true", help="skip, with the reason, on a computer that cannot run a Kubernetes")
+    parser.addoption("--repeat", type=int, default=1, help="each selected test so many times, for what shows only sometimes")
+    parser.addoption("--unoptimised", action="store_true", help="our programs as the unit tests have them, without TiKV's client")
+
+
+def pytest_generate_tests(metafunc):
+    if (times := metafunc.config.getoption("--repeat")) > 1:
+        metafunc.fixturenames.append("repetition")
+        metafunc.parametrize("repetition", range(times))
+
+
 @pytest.fixture(scope="session")
-def kubernetes(tmp_path_factory):
+def kubernetes(request, tmp_path_factory):
+    if reason := kubernetes_cluster.why_not():
+        no = pytest.skip if request.config.getoption("--if-able") else pytest.fail
+        no(f"no Kubernetes on this computer: {reason}")
     binaries = kubernetes_cluster.build()
     out = tmp_path_factory.mktemp("images")
-    programs, made = images.build_programs(), []
+    build = images.build_unoptimised if request.config.getoption("--unoptimised") else images.build_programs
+    programs, made = build(), []
     for package, name, tags in (("mailnode", "mailnode", (IMAGE, NEWER)), ("operator", "prickle-operator", (OPERATOR,))):
         program = images.stripped(programs[name], out / name)
         destination, config = images.last_stage(images.ROOT / package / "Dockerfile")

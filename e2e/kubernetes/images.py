@@ -1,7 +1,8 @@
-"""Images without a container engine: a docker-archive with one layer, in which one static program is.
+"""Images without a container engine: a docker-archive with one layer, in which one program is.
 
 What the image says (user, entry point, environment, where the program is) is read from the last stage of the Dockerfile
-that users build, so that the two cannot differ; the program is built here, as the first stage would.
+that users build, so that the two cannot differ. The program is built here, static, as the first stage would; or, where time is
+short, it is the unoptimised one that other tests need too, with the shared libraries that it asks for.
 """
 
 import hashlib
@@ -57,22 +58,41 @@ def build_programs():
     return {name: TARGET / TRIPLE / "release" / name for name in ("mailnode", "prickle-operator")}
 
 
-def _layer(path, data):
-    out = io.BytesIO()
+def build_unoptimised():
+    """The same programs without TiKV's client, unoptimised, linked as `cargo test` links: nearly all of them is compiled already
+    where the unit tests have run."""
+    command = ["cargo", "build", "--locked", "-p", "mailnode", "-p", "operator", "--features", "mailnode/kubernetes"]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "CARGO_TARGET_DIR": str(TARGET)}, check=True, timeout=3600)
+    return {name: TARGET / "debug" / name for name in ("mailnode", "prickle-operator")}
+
+
+def _libraries(program):
+    """Paths of the shared libraries that a program asks for, and of the loader; none if it is static."""
+    done = subprocess.run(["ldd", program], capture_output=True, text=True, timeout=30)
+    return [Path(word) for line in done.stdout.splitlines() for word in line.split() if word.startswith("/")]
+
+
+def _layer(files):
+    """`files`: path in the image -> content."""
+    out, known = io.BytesIO(), set()
     with tarfile.open(fileobj=out, mode="w") as tar:
-        for parent in list(Path(path).parents)[-2::-1]:
-            entry = tarfile.TarInfo(str(parent).lstrip("/"))
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(entry)
-        entry = tarfile.TarInfo(path.lstrip("/"))
-        entry.size, entry.mode = len(data), 0o755
-        tar.addfile(entry, io.BytesIO(data))
+        for path, data in files.items():
+            for parent in list(Path(path).parents)[-2::-1]:
+                if parent not in known:
+                    known.add(parent)
+                    entry = tarfile.TarInfo(str(parent).lstrip("/"))
+                    entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+                    tar.addfile(entry)
+            entry = tarfile.TarInfo(str(path).lstrip("/"))
+            entry.size, entry.mode = len(data), 0o755
+            tar.addfile(entry, io.BytesIO(data))
     return out.getvalue()
 
 
 def archive(out, tags, program, destination, config):
     """Writes the archive; the same program under several tags is one image."""
-    layer = _layer(destination, program.read_bytes())
+    files = {destination: program.read_bytes()} | {library: library.read_bytes() for library in _libraries(program)}
+    layer = _layer(files)
     digest = hashlib.sha256(layer).hexdigest()
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
     image = json.dumps({

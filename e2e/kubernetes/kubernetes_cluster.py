@@ -21,6 +21,24 @@ READY_SECONDS = 240
 VOLUMES = 30
 
 
+def why_not():
+    """Why this computer cannot run it, in words for a person; None if it can."""
+    if os.geteuid() != 0:
+        return "it needs root: for network namespaces, mounts and control groups"
+    if shutil.which("go") is None:
+        return "it needs Go, which builds Kubernetes from the Go module proxy: install golang"
+    if not namespaces.has_groups():
+        return "it needs writable control groups of version 1 (or hybrid) in /sys/fs/cgroup"
+    for what, command in (
+        ("network namespaces", ("unshare", "--net", "true")),
+        ("mounts of its own", ("unshare", "--mount", "sh", "-c", "mount --make-rshared / && mount -t tmpfs tmpfs /mnt")),
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        if done.returncode != 0:
+            return f"it needs {what}: `{' '.join(command)}` says {done.stderr.strip()}"
+    return None
+
+
 def build():
     """Directory of the programs."""
     done = subprocess.run([HERE / "build.sh"], stdout=subprocess.PIPE, text=True, check=True, timeout=3600)

@@ -88,6 +88,7 @@ class Mail:
         assert progressing and progressing["status"] == "False", f"{progressing} {said}"
         assert status["nodes"] == status["readyNodes"] == status["updatedNodes"] == wanted, said
         assert status["underReplicatedEntries"] == 0, said
+        assert "waitingFor" not in status, said
         return True
 
     def wait_ready(self, seconds=READY_SECONDS):

@@ -23,6 +23,10 @@ API_SERVICE = "198.18.32.1"
 DNS_SERVICE = "198.18.32.10"
 
 
+#: Weight of everything here against any other process, which has 1,024.
+SHARES = 32_768
+
+
 def machine_address(number):
     return f"198.18.0.{10 + number}"
 
@@ -102,7 +106,21 @@ def _hierarchies():
     return [path for path in _ROOT.iterdir() if path.is_dir() and not path.is_symlink() and (path / "cgroup.procs").exists()]
 
 
+def has_groups():
+    """Whether processes can be put into groups here, as a kubelet does."""
+    return any(path.name == "pids" and os.access(path, os.W_OK) for path in _hierarchies())
+
+
 def make_group(path):
+    _make_group(path)
+    # All machines with all that runs on them would else have as much of the computer as one process outside of the group, and
+    # starve where others compile: nodes that are not scheduled for seconds lose their Leases and each other.
+    shares = _ROOT / "cpu" / PREFIX / "cpu.shares"
+    if shares.exists():
+        shares.write_text(str(SHARES))
+
+
+def _make_group(path):
     for hierarchy in _hierarchies():
         at = hierarchy
         for part in Path(PREFIX, path).parts:

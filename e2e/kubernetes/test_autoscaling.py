@@ -144,7 +144,8 @@ def test_prometheus_accepts_our_alerts_and_none_fires(prometheus, operator, mail
     job = f'namespace="{cluster.namespace}",service="mail-nodes"'
 
     def scraped():
-        for metric in ("up", "prickle_delivery_failures_total", "prickle_pending_updates", "prickle_log_corrupt_records_total", "prickle_view_epoch"):
+        for metric in ("up", "prickle_delivery_failures_total", "prickle_pending_updates", "prickle_log_corrupt_records_total",
+                       "prickle_log_quarantine_timestamp_seconds", "prickle_view_epoch"):
             assert len(prometheus.query(f"{metric}{{{job}}}")) == 3, metric
         return True
     eventually("all metrics of all pods are there", scraped, 60, every=1)

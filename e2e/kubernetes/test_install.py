@@ -5,6 +5,8 @@ import secrets
 import subprocess
 import time
 
+import pytest
+
 from mail import DOMAIN
 from wait import eventually
 
@@ -15,6 +17,7 @@ def run(*command, input=None):
     return done.stdout.decode()
 
 
+@pytest.mark.short
 def test_install(mail, report, tmp_path):
     cluster = mail(nodes=3)
     report(f"{cluster.seconds_to_ready:.1f} s from kubectl apply to Ready")

@@ -2,7 +2,7 @@
 //! by what module `certificates` says; the cluster secret is made once and never touched again.
 
 use crate::certificates::{Authorities, Batch, MailCertificate, NodeCertificates, UnixSeconds, fingerprint};
-use crate::children::{SECRET, names, secrets};
+use crate::children::{SECRET, names, outbound, secrets};
 use crate::crd::MailCluster;
 use crate::error::{Error, is_conflict};
 use crate::kubernetes::Namespace;
@@ -32,6 +32,9 @@ pub async fn ensure(
     rolled_out: Option<&str>,
 ) -> Result<Credentials, Error> {
     let secret = cluster_secret(namespace, cluster).await?;
+    let outbound = outbound_secrets(namespace, cluster).await?;
+    let fixed =
+        [&[secret.as_str()], outbound.iter().map(String::as_str).collect::<Vec<_>>().as_slice()].concat();
     admin_token(namespace, cluster).await?;
     let stored = stored_authorities(namespace, cluster).await?;
     let mail_now = mail_certificate(namespace, cluster).await?;
@@ -39,7 +42,7 @@ pub async fn ensure(
     let trusted = match (&stored, &mail_now) {
         (Some(stored), Some(mail)) => {
             let batch = node_certificates(namespace, cluster).await?.map(|known| known.batch);
-            batch.is_some_and(|batch| Some(hash(stored, &batch, mail, &secret).as_str()) == rolled_out)
+            batch.is_some_and(|batch| Some(hash(stored, &batch, mail, &fixed).as_str()) == rolled_out)
         }
         _ => false,
     };
@@ -77,7 +80,7 @@ pub async fn ensure(
             ))
         })?
     };
-    Ok(Credentials { hash: hash(&authorities, &node_tls.batch, &mail, &secret) })
+    Ok(Credentials { hash: hash(&authorities, &node_tls.batch, &mail, &fixed) })
 }
 
 /// The certificate of the mail ports, whoever issued it.
@@ -95,9 +98,36 @@ impl Mail {
     }
 }
 
-fn hash(authorities: &Authorities, batch: &Batch, mail: &Mail, secret: &str) -> String {
+/// `fixed`: of what is not ours to renew.
+fn hash(authorities: &Authorities, batch: &Batch, mail: &Mail, fixed: &[&str]) -> String {
     let batch = serde_json::to_string(batch).unwrap_or_default();
-    fingerprint(&[&authorities.bundle(), &batch, &mail.certificate_pem, secret])
+    let bundle = authorities.bundle();
+    fingerprint(&[&[bundle.as_str(), &batch, &mail.certificate_pem], fixed].concat())
+}
+
+/// What the nodes read to send mail to others. That it is there and looks right is seen here, before a pod fails to start.
+async fn outbound_secrets(namespace: &Namespace, cluster: &MailCluster) -> Result<Vec<String>, Error> {
+    let mut known: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    let mut contents = Vec::new();
+    for file in outbound::files(cluster) {
+        if !known.contains_key(&file.secret) {
+            let secret = namespace.get(SECRET, &file.secret).await?;
+            known.insert(file.secret.clone(), secret.map(|secret| data(&secret)).unwrap_or_default());
+        }
+        let content = known.get(&file.secret).and_then(|data| data.get(file.key));
+        match content.filter(|content| file.holds(content)) {
+            Some(content) => contents.push(content.clone()),
+            None => {
+                return Err(Error::Refused(format!(
+                    "Secret {}, named by outbound, needs the key `{}` with {}: make it so",
+                    file.secret,
+                    file.key,
+                    file.expected()
+                )));
+            }
+        }
+    }
+    Ok(contents)
 }
 
 /// `data` of a Secret as text; what is not text is left out.

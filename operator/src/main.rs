@@ -74,7 +74,9 @@ fn main() -> ExitCode {
 }
 
 fn run(options: RunOptions) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&options.log).map_err(|error| format!("--log: {error}"))?;
+    // kube's client writes a line for each request that fails, and tells us too: we say it at our own pace.
+    let filter = EnvFilter::try_new(format!("kube_client::client::builder=off,{}", options.log))
+        .map_err(|error| format!("--log: {error}"))?;
     let subscriber = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr);
     subscriber.try_init().map_err(|error| error.to_string())?;
     let settings = Settings {

@@ -2,7 +2,7 @@
 //!
 //! | call | for |
 //! | --- | --- |
-//! | `GET /v1/cluster` | epoch, members, under-replicated entries; a member's `drain` says how far its mail was moved |
+//! | `GET /v1/cluster` | epoch, members, under-replicated entries; a member's `drain` says how far its mail was moved, its `node.quarantined` whether its log was put aside |
 //! | `PUT /v1/cluster/members/{name}/drain` | ask a node to move its mail away; harmless to repeat |
 //! | `DELETE /v1/cluster/members/{name}/drain` | it stays after all |
 //! | `POST /v1/domains` | add a domain |
@@ -10,7 +10,7 @@
 //! A member without `drain` belongs to a node whose version cannot move mail. Every call ends within [`TIMEOUT`],
 //! and reads at most [`LARGEST`] bytes.
 
-use crate::gate::{Drain, Member, MemberState, Report};
+use crate::gate::{Drain, Log, Member, MemberState, Report};
 use serde::Deserialize;
 use serde_json::json;
 use std::time::Duration;
@@ -59,6 +59,27 @@ struct MemberAnswer {
     reachable: bool,
     #[serde(default)]
     drain: Option<DrainAnswer>,
+    /// None: it did not answer.
+    #[serde(default)]
+    node: Option<NodeAnswer>,
+}
+
+#[derive(Deserialize)]
+struct NodeAnswer {
+    #[serde(default)]
+    quarantined: Option<QuarantineAnswer>,
+}
+
+#[derive(Deserialize)]
+struct QuarantineAnswer {
+    reason: String,
+    at: i64,
+}
+
+impl From<NodeAnswer> for Log {
+    fn from(answer: NodeAnswer) -> Self {
+        answer.quarantined.map_or(Self::Good, |QuarantineAnswer { reason, at }| Self::Replaced { reason, at })
+    }
 }
 
 #[derive(Deserialize)]
@@ -105,6 +126,7 @@ impl NodeApi {
             state: member.state,
             reachable: member.reachable,
             drain: member.drain.map(Drain::from),
+            log: member.node.map(Log::from),
         });
         Ok(Report {
             epoch: answer.epoch,

@@ -484,6 +484,10 @@ async fn write_status(
         let kind = if findings.problem.is_some() { EventType::Warning } else { EventType::Normal };
         context.event(cluster, kind, "Waiting", waiting.clone()).await;
     }
+    for new in new.quarantined.iter().filter(|new| !old.quarantined.contains(new)) {
+        let note = format!("the log of {} was put aside, and the node is refilled: {}", new.node, new.reason);
+        context.event(cluster, EventType::Warning, "LogQuarantined", note).await;
+    }
     let patch = json!({ "status": with_nulls(&new) });
     api.patch_status(names::of(cluster), &PatchParams::default(), &Patch::Merge(&patch))
         .await
@@ -503,7 +507,7 @@ fn reason_changed(old: &MailClusterStatus, new: &MailClusterStatus) -> bool {
 /// A merge patch keeps what it does not name: what is absent now must be named.
 fn with_nulls(status: &MailClusterStatus) -> serde_json::Value {
     let mut value = json!(status);
-    for field in ["version", "epoch", "underReplicatedEntries", "draining", "waitingFor"] {
+    for field in ["version", "epoch", "underReplicatedEntries", "draining", "quarantined", "waitingFor"] {
         if value.get(field).is_none() {
             value[field] = serde_json::Value::Null;
         }

@@ -1,8 +1,8 @@
 //! What people read: conditions with reason, message and generation, and what the operator waits for. Pure.
 
 use crate::children::names;
-use crate::crd::{Condition, ConditionStatus, MailCluster, MailClusterStatus};
-use crate::gate::{Decision, Situation, Step, Waiting};
+use crate::crd::{Condition, ConditionStatus, MailCluster, MailClusterStatus, Quarantine};
+use crate::gate::{Decision, Log, Member, Situation, Step, Waiting};
 
 /// What a pass found out, beside the situation.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +12,9 @@ pub struct Findings {
     /// What failed or is missing; the pass ended there.
     pub problem: Option<String>,
 }
+
+/// Longer reasons are cut: there may be one for each of 500 nodes, and an object has its limit.
+const REASON_CHARACTERS: usize = 300;
 
 /// The new status. `now`: RFC 3339.
 pub fn status(
@@ -33,11 +36,13 @@ pub fn status(
         _ => old.draining.clone().filter(|node| situation.pods.iter().any(|pod| pod.name == *node)),
     };
     let waiting = findings.problem.clone().or_else(|| decision.waiting.as_ref().map(Waiting::to_string));
+    let quarantined = quarantined(&old.quarantined, report.map(|report| report.members.as_slice()));
     let conditions = [
         ready(situation, findings),
-        progressing(cluster, situation, decision),
+        progressing(cluster, situation, decision, findings),
         degraded(situation, decision),
         scaling_down(situation, decision),
+        quarantine(cluster, &quarantined),
     ];
     MailClusterStatus {
         observed_generation: generation,
@@ -49,12 +54,55 @@ pub fn status(
         epoch: report.map(|report| report.epoch as i64),
         under_replicated_entries: report.map(|report| report.under_replicated as i64),
         draining,
+        quarantined,
         waiting_for: waiting,
         conditions: conditions
             .into_iter()
             .map(|draft| draft.finish(&old.conditions, generation, now))
             .collect(),
     }
+}
+
+/// Of each member what it says now; of one that is silent, what it said before.
+fn quarantined(old: &[Quarantine], members: Option<&[Member]>) -> Vec<Quarantine> {
+    let Some(members) = members else { return old.to_vec() };
+    let said = |member: &Member| match &member.log {
+        Some(Log::Good) => None,
+        Some(Log::Replaced { reason, at }) => Some(Quarantine {
+            node: member.name.clone(),
+            at: *at,
+            reason: reason.chars().take(REASON_CHARACTERS).collect(),
+        }),
+        None => old.iter().find(|old| old.node == member.name).cloned(),
+    };
+    members.iter().filter_map(said).collect()
+}
+
+/// True until a person says that it was looked at: the disk, or who has access to it, may be bad.
+fn quarantine(cluster: &MailCluster, quarantined: &[Quarantine]) -> Draft {
+    let seen =
+        cluster.metadata.annotations.as_ref().and_then(|all| all.get(names::QUARANTINE_SEEN_ANNOTATION));
+    let seen: i64 = seen.and_then(|seen| seen.parse().ok()).unwrap_or_default();
+    let unseen = quarantined.iter().filter(|quarantine| quarantine.at > seen);
+    let Some(newest) = unseen.clone().max_by_key(|quarantine| quarantine.at) else {
+        return Draft::new(
+            "Quarantined",
+            false,
+            "NoNewOne",
+            "no log was put aside that was not looked at".into(),
+        );
+    };
+    let nodes: Vec<&str> = unseen.take(10).map(|quarantine| quarantine.node.as_str()).collect();
+    let message = format!(
+        "{}: the log was put aside and the node refilled ({}). Look at the disk and at quarantined-* there, then: \
+         kubectl annotate --overwrite mailcluster {} {}={}",
+        nodes.join(", "),
+        newest.reason,
+        names::of(cluster),
+        names::QUARANTINE_SEEN_ANNOTATION,
+        newest.at,
+    );
+    Draft::new("Quarantined", true, "LogQuarantined", message)
 }
 
 struct Draft {
@@ -104,9 +152,17 @@ fn ready(situation: &Situation, findings: &Findings) -> Draft {
     Draft::new("Ready", false, "NodesNotReady", counted + trouble.as_deref().unwrap_or_default())
 }
 
-fn progressing(cluster: &MailCluster, situation: &Situation, decision: &Decision) -> Draft {
+fn progressing(
+    cluster: &MailCluster,
+    situation: &Situation,
+    decision: &Decision,
+    findings: &Findings,
+) -> Draft {
     if cluster.spec.paused {
         return Draft::new("Progressing", false, "Paused", "paused: nothing is changed".into());
+    }
+    if let (Step::Nothing, Some(problem)) = (&decision.step, &findings.problem) {
+        return Draft::new("Progressing", false, "Blocked", problem.clone());
     }
     let (reason, message) = match &decision.step {
         Step::ScaleTo(nodes) => ("Scaling", format!("going to {nodes} nodes")),
@@ -197,6 +253,7 @@ mod tests {
             state: MemberState::Active,
             reachable: true,
             drain: None,
+            log: Some(Log::Good),
         };
         let report = Report { epoch: 4, under_replicated: 0, members: (0..3).map(member).collect() };
         let (draining, drained) = (None, Vec::new());
@@ -214,7 +271,7 @@ mod tests {
     #[test]
     fn all_conditions_carry_the_generation_and_all_is_well() {
         let status = look(&cluster(), &situation(), "2026-01-01T00:00:00Z");
-        assert_eq!(status.conditions.len(), 4);
+        assert_eq!(status.conditions.len(), 5);
         assert!(status.conditions.iter().all(|condition| condition.observed_generation == 7));
         assert_eq!(of(&status, "Ready").status, ConditionStatus::True);
         assert_eq!(of(&status, "Degraded").status, ConditionStatus::False);
@@ -258,5 +315,36 @@ mod tests {
         cluster.status = Some(status);
         situation.pods.pop();
         assert_eq!(look(&cluster, &situation, "2026-01-01T00:00:00Z").draining, None);
+    }
+
+    #[test]
+    fn a_log_that_was_put_aside_is_told_until_a_person_has_seen_it_also_while_its_node_is_silent() {
+        let (mut cluster, mut situation) = (cluster(), situation());
+        let now = "2026-01-01T00:00:00Z";
+        assert_eq!(of(&look(&cluster, &situation, now), "Quarantined").status, ConditionStatus::False);
+        let set = |situation: &mut Situation, log: Option<Log>| {
+            situation.report.as_mut().unwrap().members[1].log = log;
+        };
+        set(&mut situation, Some(Log::Replaced { reason: "rolled back".into(), at: 1_700_000_000 }));
+        let status = look(&cluster, &situation, now);
+        let condition = of(&status, "Quarantined");
+        assert_eq!((condition.status, condition.reason.as_str()), (ConditionStatus::True, "LogQuarantined"));
+        assert!(condition.message.starts_with("mail-1: "), "{}", condition.message);
+        assert!(condition.message.ends_with("mail prickle.email/quarantine-seen=1700000000"));
+
+        cluster.status = Some(status.clone());
+        set(&mut situation, None);
+        assert_eq!(look(&cluster, &situation, now).quarantined, status.quarantined);
+        let all_silent = Situation { report: Err("no node answers".into()), ..situation.clone() };
+        assert_eq!(look(&cluster, &all_silent, now).quarantined, status.quarantined);
+
+        cluster.metadata.annotations =
+            Some([(names::QUARANTINE_SEEN_ANNOTATION.to_owned(), "1700000000".to_owned())].into());
+        assert_eq!(of(&look(&cluster, &situation, now), "Quarantined").status, ConditionStatus::False);
+        set(&mut situation, Some(Log::Replaced { reason: "cut".into(), at: 1_700_000_001 }));
+        assert_eq!(of(&look(&cluster, &situation, now), "Quarantined").status, ConditionStatus::True);
+        // Its disk was replaced by an empty one.
+        set(&mut situation, Some(Log::Good));
+        assert_eq!(look(&cluster, &situation, now).quarantined, []);
     }
 }

@@ -389,3 +389,71 @@ async fn a_secret_that_cannot_be_removed_keeps_the_finalizer_until_it_can() {
     assert!(stage.api.get(CLUSTER).is_none());
     assert!(stage.api.get(&format!("{SECRETS}/mail-cluster-secret")).is_none());
 }
+
+#[tokio::test]
+async fn a_log_that_was_put_aside_is_one_event_and_a_condition() {
+    let stage = Stage::settled(json!({})).await;
+    let told = |stage: &Stage| stage.events().iter().filter(|reason| *reason == "LogQuarantined").count();
+    assert_eq!((told(&stage), stage.condition("Quarantined")["status"].clone()), (0, "False".into()));
+    let aside = (1_700_000_000, "the log was rolled back or cut".to_owned());
+    stage.nodes.with(|inner| inner.quarantined.insert("mail-1".into(), aside));
+    for _ in 0..3 {
+        stage.pass().await.unwrap();
+    }
+    assert_eq!((told(&stage), stage.condition("Quarantined")["status"].clone()), (1, "True".into()));
+    let events = stage.api.all("/namespaces/post/events/");
+    let (_, event) = events.iter().find(|(_, event)| event["reason"] == "LogQuarantined").unwrap();
+    assert_eq!(event["type"], "Warning");
+    assert!(event["note"].as_str().unwrap().contains("mail-1"), "{event}");
+    // The same node again, later.
+    stage.nodes.with(|inner| inner.quarantined.insert("mail-1".into(), (1_700_000_900, "altered".into())));
+    stage.pass().await.unwrap();
+    assert_eq!(told(&stage), 2);
+    let seen = json!({ "prickle.email/quarantine-seen": "1700000900" });
+    stage.api.merge(CLUSTER, json!({ "metadata": { "annotations": seen } }));
+    stage.pass().await.unwrap();
+    assert_eq!((told(&stage), stage.condition("Quarantined")["status"].clone()), (2, "False".into()));
+}
+
+/// A Secret of a person's, with values as `kubectl create secret` makes them.
+fn secret(stage: &Stage, name: &str, key: &str, value: &str) {
+    let data = json!({ key: k8s_openapi::ByteString(value.as_bytes().to_vec()) });
+    let metadata = json!({ "name": name, "namespace": "post" });
+    let object = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data });
+    stage.api.merge(&format!("{SECRETS}/{name}"), object);
+}
+
+#[tokio::test]
+async fn nothing_is_done_until_the_keys_of_outbound_mail_are_there_and_a_new_one_restarts_the_nodes() {
+    let stage = Stage::settled(json!({})).await;
+    let dkim = json!([{ "domain": "example.org", "selector": "s1", "secretName": "dkim" }]);
+    stage.spec(json!({ "outbound": { "dkim": dkim } }));
+    let before = stage.api.get(CONFIG).unwrap();
+    for (value, said) in [(None, "Secret dkim"), (Some("no key"), "a private key")] {
+        if let Some(value) = value {
+            secret(&stage, "dkim", "dkim.pem", value);
+        }
+        stage.pass().await.unwrap();
+        let message = stage.status()["waitingFor"].as_str().unwrap().to_owned();
+        assert!(message.contains(said) && message.contains("dkim.pem"), "{message}");
+        assert_eq!(stage.condition("Progressing")["reason"], "Blocked");
+        assert_eq!(stage.api.get(CONFIG).unwrap(), before, "no pod starts without its key");
+    }
+    let hash = |stage: &Stage| {
+        let template = stage.api.get(SET).unwrap()["spec"]["template"].clone();
+        template["metadata"]["annotations"]["prickle.email/certificates-hash"].clone()
+    };
+    let key = |body: &str| format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
+    secret(&stage, "dkim", "dkim.pem", &key("AAAA"));
+    stage.settle().await;
+    let first = hash(&stage);
+    let text = stage.api.get(CONFIG).unwrap().to_string();
+    assert!(
+        text.contains("/etc/prickle/outbound/dkim-example.org.pem") && !text.contains("PRIVATE"),
+        "{text}"
+    );
+    secret(&stage, "dkim", "dkim.pem", &key("BBBB"));
+    stage.pass().await.unwrap();
+    assert_ne!(hash(&stage), first);
+    stage.settle().await;
+}

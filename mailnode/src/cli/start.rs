@@ -52,9 +52,13 @@ pub enum ConfigCommand {
     Example,
 }
 
+/// kube's client writes a line for each request that fails: several in a second while the API server is away. It tells us
+/// too, and we say it ever more rarely. Whoever wants those lines names the target in `log.filter`.
+const QUIET: &str = "kube_client::client::builder=off";
+
 fn log(config: &LogConfig) -> Result<(), CliError> {
-    let filter =
-        EnvFilter::try_new(&config.filter).map_err(|error| CliError::new(format!("log.filter: {error}")))?;
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", config.filter))
+        .map_err(|error| CliError::new(format!("log.filter: {error}")))?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let installed = match config.format {
         LogFormat::Text => subscriber.with_ansi(false).try_init(),

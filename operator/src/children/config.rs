@@ -1,7 +1,7 @@
 //! `node.yaml`, the same for all nodes. What differs from node to node (name, zone, address) comes from the pod's
 //! environment: PRICKLE_NAME, PRICKLE_ZONE, PRICKLE_ADVERTISE.
 
-use super::{CONFIG_MAP, Child, child, names};
+use super::{CONFIG_MAP, Child, child, names, outbound};
 use crate::crd::{ListenersSpec, MailCluster};
 use serde_json::{Map, Value, json};
 
@@ -73,6 +73,7 @@ pub fn node_yaml(cluster: &MailCluster) -> Value {
         },
         "admin": { "tokenFile": format!("{ETC}/secrets/admin/token") },
         "limits": spec.limits,
+        "outbound": outbound::section(cluster),
         "log": { "filter": spec.log_filter, "format": "json" },
     });
     if let Some(name) = &spec.host_name {

@@ -11,6 +11,7 @@ pub mod disruption;
 pub mod monitoring;
 pub mod names;
 pub mod network_policy;
+pub mod outbound;
 pub mod rbac;
 pub mod secrets;
 pub mod services;

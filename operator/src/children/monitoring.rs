@@ -59,6 +59,13 @@ pub fn prometheus_rule(cluster: &MailCluster) -> Option<Child> {
             "Check the disk. If it is bad, annotate its claim with prickle.email/replace=true.",
         ),
         alert(
+            "PrickleLogQuarantined",
+            &format!("time() - prickle_log_quarantine_timestamp_seconds{{{job}}} < 86400"),
+            ("0m", "critical"),
+            "A node's log was found rolled back, cut or altered; it was put aside and the node refilled",
+            "See the condition Quarantined of the MailCluster. Who or what changed that disk? Then mark it as seen, as the condition says.",
+        ),
+        alert(
             "PrickleViewsDiffer",
             &format!("max(prickle_view_epoch{{{job}}}) - min(prickle_view_epoch{{{job}}}) > 0"),
             ("5m", "warning"),

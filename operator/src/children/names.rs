@@ -14,6 +14,9 @@ pub const REPLACE_ANNOTATION: &str = "prickle.email/replace";
 /// the drain: a node that comes back with it is told that it may stay.
 pub const DRAINED_ANNOTATION: &str = "prickle.email/drained";
 
+/// A MailCluster's annotation with a time in Unix seconds: logs that were put into quarantine until then were looked at.
+pub const QUARANTINE_SEEN_ANNOTATION: &str = "prickle.email/quarantine-seen";
+
 pub fn of(cluster: &MailCluster) -> &str {
     cluster.metadata.name.as_deref().unwrap_or_default()
 }

@@ -4,7 +4,7 @@
 //! one behind the gate (module `gate`). `replicas`, too, is what the gate allows, not what the spec wants.
 
 use super::config::{DATA, ETC, HTTP_PORT, RPC_PORT, listeners};
-use super::{Child, STATEFUL_SET, child, names};
+use super::{Child, STATEFUL_SET, child, names, outbound};
 use crate::crd::MailCluster;
 use serde_json::{Value, json};
 
@@ -195,6 +195,7 @@ fn mounts(cluster: &MailCluster) -> Vec<Value> {
     if tikv_secret(cluster).is_some() {
         mounts.push(read_only("tikv-tls", format!("{ETC}/tikv")));
     }
+    mounts.extend(outbound::volume(cluster).map(|(_, mount)| mount));
     mounts
 }
 
@@ -216,5 +217,6 @@ fn volumes(cluster: &MailCluster) -> Vec<Value> {
     if let Some(name) = tikv_secret(cluster) {
         volumes.push(secret("tikv-tls", name.clone()));
     }
+    volumes.extend(outbound::volume(cluster).map(|(volume, _)| volume));
     volumes
 }

@@ -49,6 +49,22 @@ fn fullest() -> MailCluster {
         "tls": { "certManager": { "issuerRef": { "name": "public", "kind": "ClusterIssuer" } } },
         "clusterSecretName": "given",
         "resources": { "requests": { "cpu": "1" }, "limits": { "memory": "2Gi" } },
+        "outbound": {
+            "nameServers": ["192.0.2.53:53"],
+            "retrySeconds": [60, 600],
+            "expireSeconds": 86_400,
+            "connections": 50,
+            "connectionsPerDestination": 5,
+            "messages": 1000,
+            "relay": {
+                "host": "smtp.example.net", "port": 587, "tls": "required", "caSecretName": "relay-ca",
+                "login": { "name": "post", "secretName": "relay-login" },
+            },
+            "dkim": [
+                { "domain": "example.org", "selector": "s1", "secretName": "dkim" },
+                { "domain": "example.net", "selector": "s2", "secretName": "dkim" },
+            ],
+        },
         "zones": { "whenUnsatisfiable": "DoNotSchedule" },
         "autoscaling": { "minNodes": 3, "maxNodes": 9 },
         "monitoring": { "serviceMonitor": true, "prometheusRule": true, "labels": { "release": "prometheus" } },

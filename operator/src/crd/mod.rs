@@ -5,6 +5,7 @@
 //! what to do. `prickle-operator crd` prints it; `crds/` and the chart carry copies that a test compares.
 
 mod network;
+mod outbound;
 mod platform;
 mod status;
 mod storage;
@@ -13,11 +14,12 @@ pub use network::{
     CertManagerTls, IssuerReference, ListenersSpec, NetworkPolicySpec, SecretTls, SelfSignedTls, ServiceSpec,
     ServiceType, TlsSpec,
 };
+pub use outbound::{DkimSpec, OutboundSpec, RelayLogin, RelaySpec, RelayTls};
 pub use platform::{
     AutoscalingSpec, KedaSpec, LimitsSpec, MonitoringSpec, PodSpec, ResourcesSpec, WhenUnsatisfiable,
     ZonesSpec,
 };
-pub use status::{Condition, ConditionStatus, MailClusterStatus};
+pub use status::{Condition, ConditionStatus, MailClusterStatus, Quarantine};
 pub use storage::{
     EmbeddedDatabase, ReplicationSpec, Retention, RetentionPolicy, StorageSpec, TikvDatabase,
     UserDatabaseSpec,
@@ -137,6 +139,10 @@ pub struct MailClusterSpec {
     /// Bounds that protect the nodes from clients.
     #[serde(default)]
     pub limits: LimitsSpec,
+
+    /// Mail to other servers.
+    #[serde(default)]
+    pub outbound: OutboundSpec,
 
     /// How nodes are spread over failure domains.
     #[serde(default)]

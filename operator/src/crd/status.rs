@@ -29,19 +29,35 @@ pub struct MailClusterStatus {
     /// The node that the operator asked to move its mail away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub draining: Option<String>,
+    /// Nodes whose logs were found rolled back, cut or altered and put aside (docs/operations.md), and when.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 500))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node"]))]
+    pub quarantined: Vec<Quarantine>,
     /// What the operator waits for before its next step; absent if there is nothing to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
-    /// Ready, Progressing, Degraded, ScalingDown.
+    /// Ready, Progressing, Degraded, ScalingDown, Quarantined.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// A log that a node put aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Quarantine {
+    /// Name of the node.
+    pub node: String,
+    /// When, in Unix seconds.
+    pub at: i64,
+    /// What was wrong with the log.
+    pub reason: String,
 }
 
 /// One aspect of the state, as Kubernetes defines conditions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// Ready, Progressing, Degraded or ScalingDown.
+    /// Ready, Progressing, Degraded, ScalingDown or Quarantined.
     #[serde(rename = "type")]
     pub kind: String,
     /// True, False or Unknown.

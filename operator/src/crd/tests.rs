@@ -73,6 +73,18 @@ fn defaults_in_the_schema_are_those_of_the_program() {
 }
 
 #[test]
+fn defaults_of_outbound_mail_are_those_of_the_nodes() {
+    let example = include_str!("../../../mailnode/src/config/example.yaml");
+    let example: Value = serde_yaml::from_str(example).unwrap();
+    assert_eq!(json!(spec(json!({ "image": "x" })).outbound), without_empty(example["outbound"].clone()));
+}
+
+fn without_empty(mut section: Value) -> Value {
+    section.as_object_mut().unwrap().retain(|_, value| value != &json!([]));
+    section
+}
+
+#[test]
 fn scale_and_status_are_subresources() {
     let version = schema();
     assert_eq!(version["subresources"]["scale"]["specReplicasPath"], ".spec.nodes");

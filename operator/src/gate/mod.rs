@@ -40,6 +40,20 @@ pub struct Member {
     pub reachable: bool,
     /// How far its mail was moved; None if nodes of this version cannot move mail.
     pub drain: Option<Drain>,
+    /// What it says of its log; None if it did not answer.
+    pub log: Option<Log>,
+}
+
+/// What a node says of the log that it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Log {
+    Good,
+    /// The one before was put aside, because it was not what its peers had seen of it.
+    Replaced {
+        reason: String,
+        /// Unix seconds.
+        at: i64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]

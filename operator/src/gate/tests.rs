@@ -16,6 +16,7 @@ fn well(count: i32) -> Situation {
         state: MemberState::Active,
         reachable: true,
         drain: Some(Drain::No),
+        log: Some(Log::Good),
     });
     Situation {
         wanted: count,

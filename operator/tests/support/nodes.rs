@@ -19,6 +19,8 @@ pub struct Inner {
     /// Nodes that live, and how far they are drained (entries to move; None: not asked).
     pub members: BTreeMap<String, Option<u64>>,
     pub under_replicated: u64,
+    /// Nodes whose logs were put aside: when, and why.
+    pub quarantined: BTreeMap<String, (i64, String)>,
     /// False: nodes of a version that cannot move mail.
     pub can_drain: bool,
     pub domains: BTreeSet<String>,
@@ -75,6 +77,9 @@ async fn cluster(State(nodes): State<FakeCluster>, headers: HeaderMap) -> Json<V
         let members = inner.members.iter().map(|(name, drained)| {
             let state = if drained.is_some() { "draining" } else { "active" };
             let mut member = json!({ "name": name, "state": state, "reachable": true });
+            let quarantined = inner.quarantined.get(name);
+            let quarantined = quarantined.map(|(at, reason)| json!({ "at": at, "reason": reason }));
+            member["node"] = json!({ "quarantined": quarantined });
             if inner.can_drain {
                 member["drain"] = match drained {
                     None => json!({ "state": "none" }),
