@@ -26,7 +26,8 @@ pub struct PartPage {
 pub struct PartCursor(Bytes);
 
 impl Store {
-    /// Parts that bodies of live entries here refer to, in order, each once. Blocks.
+    /// Parts that bodies of live entries here refer to, in order, each once in a page: the next may begin with the last of this
+    /// one. Blocks.
     pub fn wanted_parts(&self, after: Option<PartCursor>, limit: usize) -> Result<PartPage> {
         let shared = self.shared();
         let after = after.map(|cursor| cursor.0);

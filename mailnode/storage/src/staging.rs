@@ -77,7 +77,7 @@ impl<'a> Staging<'a> {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.rows.is_empty() && self.touched.is_empty()
     }
 
     /// Bytes of the rows, about.

@@ -55,6 +55,7 @@ impl World {
         loop {
             let page = self.store.wanted_parts(after, 2).unwrap();
             all.extend(page.parts);
+            all.dedup();
             let Some(next) = page.next else { return all };
             after = Some(next);
         }
