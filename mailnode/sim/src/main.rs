@@ -82,7 +82,7 @@ fn many(from: u64, to: u64, arguments: &Arguments) -> ExitCode {
                     if !verdict.violations.is_empty() {
                         report(&verdict);
                         println!("  {}", verdict.summary);
-                        println!("  replay: cargo run --release -p sim -- --seed {seed}");
+                        println!("  replay: cargo run --profile sim -p sim -- --seed {seed}");
                         failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(verdict);
                     }
                 }

@@ -6,7 +6,7 @@ use sim::history::{Options, Verdict, run};
 fn assert_holds(verdict: &Verdict) {
     assert!(
         verdict.violations.is_empty(),
-        "replay: cargo run --release -p sim -- --seed {}\n{:?}\n{}",
+        "replay: cargo run --profile sim -p sim -- --seed {}\n{:?}\n{}",
         verdict.seed,
         verdict.violations,
         verdict.last.join("\n")

@@ -6,12 +6,15 @@ use crate::node::Node;
 use cluster::BlobId;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// From the start to the first look for bodies that the log did not give back.
 const FIRST_LOOK: Duration = Duration::from_secs(20);
 /// From there to the first round, and between two.
 const FIRST_ROUND: Duration = Duration::from_secs(3_600);
 const ROUND: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// Between two looks whether the store came across damage.
+const AFTER_DAMAGE: Duration = Duration::from_secs(20);
 /// Bytes a second that are read.
 const READ_RATE: u64 = 4 << 20;
 const PAGE: usize = 500;
@@ -60,17 +63,39 @@ async fn refill(node: &Arc<Node>, id: BlobId) -> Option<bool> {
 
 /// Reads everything, slowly, until the node stops.
 pub async fn scrub(node: &Arc<Node>) {
+    let mut damage = node.store.metrics().corrupt_records;
     tokio::time::sleep(about(FIRST_LOOK)).await;
-    if let Err(failure) = look(node).await {
-        tracing::warn!(%failure, "not all entries could be looked at for missing bodies");
-    }
-    tokio::time::sleep(about(FIRST_ROUND)).await;
+    look_around(node).await;
+    rest(node, about(FIRST_ROUND), &mut damage).await;
     loop {
         match round(node).await {
             Ok(bodies) => tracing::info!(bodies, "all bodies were read"),
             Err(failure) => tracing::warn!(%failure, "scrubbing ended early"),
         }
-        tokio::time::sleep(about(ROUND)).await;
+        rest(node, about(ROUND), &mut damage).await;
+    }
+}
+
+/// Waits. If the store comes across damage meanwhile, looks what is missing, twice: compaction counts a body that it cannot read
+/// before it drops it.
+async fn rest(node: &Arc<Node>, time: Duration, known: &mut u64) {
+    let (begun, mut looks) = (Instant::now(), 0);
+    while begun.elapsed() < time {
+        tokio::time::sleep(about(AFTER_DAMAGE).min(time)).await;
+        let found = node.store.metrics().corrupt_records;
+        if found != *known {
+            (*known, looks) = (found, 2);
+        }
+        if looks > 0 {
+            looks -= 1;
+            look_around(node).await;
+        }
+    }
+}
+
+async fn look_around(node: &Arc<Node>) {
+    if let Err(failure) = look(node).await {
+        tracing::warn!(%failure, "not all entries could be looked at for missing bodies");
     }
 }
 
