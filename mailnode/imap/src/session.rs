@@ -172,8 +172,8 @@ impl<B: Backend> Session<B> {
         };
         if self.sync(After { sync, expunge, uid: false }, &mut out).await?.is_err() {
             self.mailbox_gone(&mut out);
-        } else if let Some(user) = &mut self.user {
-            command::notify::tell(user, &mut out).await?;
+        } else if let Some(user) = self.user.as_mut().filter(|user| user.notify.is_some()) {
+            Box::pin(command::notify::tell(user, &mut out)).await?;
         }
         out.flush().await?;
         Ok(self.next.unwrap_or(Next::Read))
@@ -330,7 +330,10 @@ impl<B: Backend> Session<B> {
         if synced.is_ok() {
             let known = user.selected.as_ref().map_or(0, Mailbox::highest_announced);
             user.report(after.expunge, after.uid, out).await?;
-            command::notify::fetch_new(user, known, out).await?;
+            // Boxed, as few need it: else every session's future, and the stack that it is polled on, would have room for it.
+            if user.selected_group().is_some_and(|group| !group.attributes.is_empty()) {
+                Box::pin(command::notify::fetch_new(user, known, out)).await?;
+            }
         }
         Ok(synced)
     }

@@ -41,7 +41,7 @@ pub(crate) async fn run<A: Account, O: Output>(
         Body::Subscribe { mailbox, subscribed } => folders::subscribe(user, mailbox, subscribed).await,
         Body::List(list) => list::run(user, list, out).await,
         Body::Lsub { reference, pattern } => list::lsub(user, reference, pattern, out).await,
-        Body::Notify(wanted) => notify::run(user, wanted, out).await,
+        Body::Notify(wanted) => Box::pin(notify::run(user, wanted, out)).await,
         Body::Namespace => {
             // RFC 2342 5: one personal namespace.
             out.line(format_args!("* NAMESPACE ((\"\" \"/\")) NIL NIL"));
