@@ -6,8 +6,9 @@
 
 use std::hint::black_box;
 
-/// Bytes below the caller's frame that are overwritten. Frames that handle mail and keys are in the first few KiB of it.
-const DEPTH: usize = 128 * 1024;
+/// Bytes below the caller's frame that are overwritten. Frames that handle mail and keys are in the first few KiB of it; those of an
+/// unoptimised build are several times as large.
+const DEPTH: usize = if cfg!(debug_assertions) { 768 * 1024 } else { 128 * 1024 };
 
 /// Overwrites the dead part of this thread's stack. A few microseconds.
 #[inline(never)]
