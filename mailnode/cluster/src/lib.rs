@@ -46,6 +46,7 @@ pub mod redelivery;
 pub mod replica_write;
 pub mod user_map;
 pub mod view;
+mod zones;
 
 pub use agreed_time::AgreedTime;
 pub use blob::BlobKind;

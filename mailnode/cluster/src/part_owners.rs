@@ -7,7 +7,8 @@
 //!   same order through all members.
 
 use crate::ids::{BlobId, NodeId};
-use crate::view::{MemberState, View};
+use crate::view::{Member, MemberState, View};
+use crate::zones;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartOrder {
@@ -22,20 +23,11 @@ impl PartOrder {
     pub fn new(view: &View, copies: usize, part: BlobId) -> Self {
         let mut members: Vec<_> = view.members.iter().collect();
         members.sort_by_cached_key(|member| std::cmp::Reverse((weight(member.id, part), member.id)));
-        let (mut staying, leaving): (Vec<_>, Vec<_>) =
+        let (staying, leaving): (Vec<_>, Vec<_>) =
             members.into_iter().partition(|member| member.state != MemberState::Draining);
-        let mut owners = Vec::with_capacity(copies);
-        let mut zones: Vec<&str> = Vec::new();
-        while owners.len() < copies && !staying.is_empty() {
-            let fresh = staying
-                .iter()
-                .position(|member| member.zone.as_deref().is_none_or(|zone| !zones.contains(&zone)));
-            let owner = staying.remove(fresh.unwrap_or(0));
-            zones.extend(owner.zone.as_deref());
-            owners.push(owner.id);
-        }
-        let others = staying.into_iter().chain(leaving).map(|member| member.id).collect();
-        Self { owners, others }
+        let (owners, others) = zones::spread(staying, copies, |member| member.zone.as_deref(), |_| true);
+        let ids = |members: Vec<&Member>| members.into_iter().map(|member| member.id).collect();
+        Self { owners: ids(owners), others: ids([others, leaving].concat()) }
     }
 
     /// Owners first.
@@ -57,7 +49,7 @@ fn weight(node: NodeId, part: BlobId) -> u64 {
 mod tests {
     use super::*;
     use crate::ids::{Epoch, Incarnation};
-    use crate::view::{Addresses, Member};
+    use crate::view::Addresses;
 
     fn view(members: &[(&str, Option<&str>, MemberState)]) -> View {
         let member = |&(name, zone, state): &(&str, Option<&str>, MemberState)| Member {

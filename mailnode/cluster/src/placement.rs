@@ -8,6 +8,7 @@
 use crate::ids::NodeId;
 use crate::mail_map::MailMap;
 use crate::view::Load;
+use crate::zones;
 
 /// How candidates are found. The first two exist to be compared with the third.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,21 +99,9 @@ fn draw<'a>(from: &mut Shuffle<'a>, usable: usize) -> Vec<&'a Candidate> {
 
 /// Brings nodes of zones not used yet to the front, without using a full or avoided node for it.
 fn spread_zones(candidates: Vec<&Candidate>, copies: usize) -> Vec<NodeId> {
-    let mut left = candidates;
-    let mut out: Vec<NodeId> = Vec::with_capacity(left.len());
-    let mut zones: Vec<&str> = Vec::new();
-    while out.len() < copies && !left.is_empty() {
-        let fresh = left.iter().position(|candidate| {
-            !candidate.avoided
-                && !candidate.load.is_full()
-                && candidate.zone.as_deref().is_none_or(|zone| !zones.contains(&zone))
-        });
-        let candidate = left.remove(fresh.unwrap_or(0));
-        zones.extend(candidate.zone.as_deref());
-        out.push(candidate.node);
-    }
-    out.extend(left.iter().map(|candidate| candidate.node));
-    out
+    let usable = |candidate: &&Candidate| !candidate.avoided && !candidate.load.is_full();
+    let (taken, left) = zones::spread(candidates, copies, |candidate| candidate.zone.as_deref(), usable);
+    taken.into_iter().chain(left).map(|candidate| candidate.node).collect()
 }
 
 /// Candidates in random order, drawn one by one (Fisher-Yates, from the end), with a small generator: placement needs

@@ -6,7 +6,8 @@
 
 use crate::ids::{Bucket, NodeId};
 use crate::user_map::weight;
-use crate::view::{MemberState, View};
+use crate::view::{Member, MemberState, View};
+use crate::zones;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 
@@ -14,16 +15,16 @@ use std::cmp::Reverse;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordPlace {
     pub node: NodeId,
-    /// A hash of the zone's name; nodes without one share a zone.
-    pub zone: u64,
+    /// A hash of the zone's name.
+    pub zone: Option<u64>,
     pub active: bool,
 }
 
 /// The places of a view: members that serve, by id.
 pub fn record_places(view: &View) -> Vec<RecordPlace> {
-    let place = |member: &crate::view::Member| RecordPlace {
+    let place = |member: &Member| RecordPlace {
         node: member.id,
-        zone: member.zone.as_deref().map_or(0, |zone| NodeId::of_name(zone).0),
+        zone: member.zone.as_deref().map(|zone| NodeId::of_name(zone).0),
         active: member.state == MemberState::Active,
     };
     view.serving().map(place).collect()
@@ -31,19 +32,13 @@ pub fn record_places(view: &View) -> Vec<RecordPlace> {
 
 /// At most `count` nodes, the manager first. None while there is no active member.
 pub fn record_replicas(places: &[RecordPlace], bucket: Bucket, count: usize) -> Vec<NodeId> {
-    let mut left: Vec<RecordPlace> = places.to_vec();
-    left.sort_by_cached_key(|place| Reverse((place.active, weight(place.node, bucket))));
-    let mut chosen: Vec<RecordPlace> = Vec::new();
-    if !left.first().is_some_and(|place| place.active) {
+    let mut order = places.to_vec();
+    order.sort_by_cached_key(|place| Reverse((place.active, weight(place.node, bucket))));
+    if !order.first().is_some_and(|place| place.active) {
         return Vec::new();
     }
-    while chosen.len() < count {
-        let used = |zone| chosen.iter().filter(|place| place.zone == zone).count();
-        let best = left.iter().enumerate().min_by_key(|(_, place)| (!place.active, used(place.zone)));
-        let Some((at, _)) = best else { break };
-        chosen.push(left.remove(at));
-    }
-    chosen.iter().map(|place| place.node).collect()
+    let (taken, _) = zones::spread(order, count, |place| place.zone, |place| place.active);
+    taken.iter().map(|place| place.node).collect()
 }
 
 #[cfg(test)]
@@ -51,8 +46,10 @@ mod tests {
     use super::*;
 
     fn places(members: &[(u64, u64, bool)]) -> Vec<RecordPlace> {
-        let place =
-            |&(node, zone, active): &(u64, u64, bool)| RecordPlace { node: NodeId(node), zone, active };
+        let place = |&(node, zone, active): &(u64, u64, bool)| {
+            let zone = Some(zone).filter(|&zone| zone > 0);
+            RecordPlace { node: NodeId(node), zone, active }
+        };
         members.iter().map(place).collect()
     }
 

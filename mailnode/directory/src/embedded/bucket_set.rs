@@ -96,7 +96,7 @@ mod tests {
     fn a_firm_mark_replaces_what_was_before_and_a_tentative_one_is_added() {
         let mut marks = Vec::new();
         let all: Vec<Bucket> = Bucket::all().collect();
-        let place = |node| [RecordPlace { node: cluster::NodeId(node), zone: 0, active: true }];
+        let place = |node| [RecordPlace { node: cluster::NodeId(node), zone: None, active: true }];
         let (a, b) = (place(1), place(2));
         put_mark(&mut marks, Epoch(1), &a, true, &all);
         put_mark(&mut marks, Epoch(3), &b, false, &all[..10]);
