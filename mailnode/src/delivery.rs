@@ -139,13 +139,8 @@ async fn write(
         if write.is_decided() {
             break;
         }
-        tokio::select! {
-            biased;
-            Some((call, stored)) = running.next() => {
-                if stored { write.acked(&call) } else { write.failed(&call) }
-            }
-            Some(call) = timers.next() => write.slow(&call),
-            else => break,
+        if !step(&mut write, &mut running, &mut timers).await {
+            break;
         }
     }
     retire(node, &write, &entries);
@@ -164,6 +159,23 @@ async fn write(
             .push(Err(Failure::Temporary("too few nodes could store the message; try again later".into())));
     }
     outcomes
+}
+
+/// Waits for the next answer to a call, or for one to be slow. False: nothing is under way any more.
+pub async fn step(
+    write: &mut ReplicaWrite,
+    running: &mut FuturesUnordered<impl Future<Output = (StoreCall, bool)>>,
+    timers: &mut FuturesUnordered<impl Future<Output = StoreCall>>,
+) -> bool {
+    tokio::select! {
+        biased;
+        Some((call, stored)) = running.next() => {
+            if stored { write.acked(&call) } else { write.failed(&call) }
+        }
+        Some(call) = timers.next() => write.slow(&call),
+        else => return false,
+    }
+    true
 }
 
 async fn slow_timer(call: StoreCall) -> StoreCall {

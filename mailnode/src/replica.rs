@@ -6,7 +6,11 @@ use bytes::Bytes;
 use cluster::{BlobId, Bucket, Entry, EntryId, NodeId, UserId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use storage::{Durability, Outcome, Write};
+
+const LOOKS: usize = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// What a peer is told of an error of our disk, which is logged here.
 pub fn disk(error: storage::Error) -> Failure {
@@ -15,6 +19,37 @@ pub fn disk(error: storage::Error) -> Failure {
     }
     tracing::error!(%error, "storage");
     Failure::Temporary("this node cannot use its disk".into())
+}
+
+/// Reads the index where waiting does no harm.
+///
+/// # Errors
+/// If the disk fails.
+pub async fn blocking<T: Send + 'static>(
+    node: &Arc<Node>,
+    read: impl FnOnce(&Node) -> storage::Result<T> + Send + 'static,
+) -> Result<T, Failure> {
+    let node = node.clone();
+    let done = crate::environment::blocking(move || read(&node)).await;
+    done.map_err(|error| Failure::Temporary(error.to_string()))?.map_err(disk)
+}
+
+/// Whether a blob is here and can be read. The store drops a damaged one soon after it was read: that is waited for, so that a good
+/// copy can be stored.
+///
+/// # Errors
+/// If the disk fails.
+pub async fn is_readable(node: &Node, id: BlobId) -> storage::Result<bool> {
+    for _ in 0..LOOKS {
+        if !node.store.has_blob(id)? {
+            return Ok(false);
+        }
+        if node.store.blob(id).await?.is_some() {
+            return Ok(true);
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
+    Ok(false)
 }
 
 /// Stores a new message, body and entries in one group of the log. Resolves when it is on disk.

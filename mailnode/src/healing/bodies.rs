@@ -3,6 +3,7 @@
 
 use super::{about, blocking, copy, lock};
 use crate::node::Node;
+use crate::replica::is_readable;
 use cluster::BlobId;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +21,6 @@ const READ_RATE: u64 = 4 << 20;
 const PAGE: usize = 500;
 /// A body that nobody had is asked for again with the next round, or when somebody wants to read it.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
-const LOOKS: usize = 10;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// Fetches what was found missing, until the node stops.
 pub async fn fetch_missing(node: &Arc<Node>) {
@@ -48,15 +47,9 @@ pub async fn fetch_missing(node: &Arc<Node>) {
 /// None: nobody needs it here.
 async fn refill(node: &Arc<Node>, id: BlobId) -> Option<bool> {
     let referrer = blocking(node, move |node| node.store.referrer(id)).await.ok()??;
-    for _ in 0..LOOKS {
-        if !node.store.has_blob(id).ok()? {
-            break;
-        }
-        // The store drops a damaged body soon after it was read; one that can be read was stored again meanwhile.
-        if node.store.blob(id).await.ok()?.is_some() {
-            return None;
-        }
-        tokio::time::sleep(BETWEEN_LOOKS).await;
+    if is_readable(node, id).await.ok()? {
+        // It was stored again meanwhile.
+        return None;
     }
     Some(copy::fetch_bodies(node, &[], &[referrer]).await.is_ok_and(|fetched| fetched > 0))
 }

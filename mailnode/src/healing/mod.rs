@@ -23,13 +23,15 @@ mod tombstones;
 pub use drain::{DrainProgress, remembered as remembers_draining, set as set_draining};
 
 use crate::config::HealingConfig;
+use crate::locking::lock;
 use crate::node::Node;
+use crate::replica::blocking;
 use crate::wire::{Failure, Request, Response};
 use cluster::healing::Throttle;
 use cluster::{BlobId, Epoch, NodeId, View};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -81,10 +83,6 @@ pub struct HealingStatus {
     /// view changed, and those whose tombstones it has not fetched. While any node has some, a disk may yet lack what
     /// it should hold.
     pub peers_to_compare: u64,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Healing {
@@ -186,20 +184,6 @@ pub async fn serve(node: &Arc<Node>, from: NodeId, request: Request) -> Result<R
         Request::DrainProgress => Ok(Response::DrainProgress(drain::progress(node).await)),
         other => Err(Failure::Invalid(format!("{} is not a request for healing", other.name()))),
     }
-}
-
-/// Reads the index where waiting does no harm.
-async fn blocking<T: Send + 'static>(
-    node: &Arc<Node>,
-    read: impl FnOnce(&Node) -> storage::Result<T> + Send + 'static,
-) -> Result<T, Failure> {
-    let node = node.clone();
-    let failed = |error: &dyn std::fmt::Display| {
-        tracing::error!(%error, "healing cannot read the index");
-        Failure::Temporary("this node cannot use its disk".into())
-    };
-    let read = crate::environment::blocking(move || read(&node));
-    read.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
 }
 
 /// A little time, different each time.

@@ -23,9 +23,10 @@ pub use admission::admit;
 pub use keeping::{Kept, announce};
 pub use signed::{LogId, SignedHead, Signer};
 
+use crate::locking::lock;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use storage::{Durability, Store, Write};
 use tokio::sync::watch;
 
@@ -53,10 +54,6 @@ pub struct LogHeads {
     /// What came before this log.
     history: Option<Quarantine>,
     kept: Mutex<Kept>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl LogHeads {

@@ -15,6 +15,7 @@ mod rewrap;
 pub use account::PASSWORD_CHECKS;
 pub use fragments::BucketKnowledge;
 
+use crate::locking::lock;
 use crate::node::Node;
 use crate::wire::{Failure, Numbered, UserOp, UserReply};
 use account::ProfileCache;
@@ -22,7 +23,7 @@ use cluster::{Entry, NodeId, UserId, is_queue_user};
 use mailbox::Mailbox;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -54,10 +55,6 @@ struct Incoming {
     wanted: bool,
     entries: Vec<Entry>,
     overflowed: bool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl UserCell {

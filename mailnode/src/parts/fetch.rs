@@ -4,6 +4,7 @@
 
 use super::{is_owner, lock, read};
 use crate::node::Node;
+use crate::replica::is_readable;
 use crate::wire::{Request, Response};
 use bytes::Bytes;
 use cluster::{BlobId, BlobKind};
@@ -21,9 +22,6 @@ const MOST: usize = 10_000;
 const AT_ONCE: usize = 4;
 /// After some that nobody gave.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// The store drops a damaged copy soon after it was read.
-const LOOKS: usize = 10;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
 pub struct Lacking {
@@ -79,12 +77,8 @@ async fn get(node: &Arc<Node>, id: BlobId) -> bool {
     if !is_owner(node, id) {
         return true;
     }
-    for _ in 0..LOOKS {
-        match node.store.has_blob(id) {
-            Ok(false) => break,
-            Ok(true) if matches!(node.store.blob(id).await, Ok(Some(_))) => return true,
-            _ => tokio::time::sleep(BETWEEN_LOOKS).await,
-        }
+    if is_readable(node, id).await.unwrap_or(false) {
+        return true;
     }
     for source in read::sources(node, id).into_iter().filter(|&source| source != node.id) {
         if node.topology.is_avoided(source) {

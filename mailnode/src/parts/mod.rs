@@ -15,31 +15,29 @@
 //! | [`keep`] | leases renewed at the owners; what a draining node hands over |
 //! | [`fetch`] | an owner gets what it lacks |
 //! | [`trash`] | parts that nobody renewed |
-//! | [`versions`] | whether all nodes know parts |
 
 mod fetch;
 mod keep;
 mod read;
 mod trash;
-mod versions;
 mod write;
 
 pub use read::assemble;
 pub use write::sealed;
 
 use crate::config::PartsConfig;
+use crate::locking::lock;
 use crate::node::Node;
-use crate::replica::disk;
+use crate::replica::{blocking, disk};
 use crate::wire::{Failure, PAGE, Request, Response};
 use bytes::Bytes;
 use cluster::{BlobId, BlobKind, Epoch, PartOrder};
 use serde::{Deserialize, Serialize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use storage::{Durability, Outcome, Write};
 
 pub struct Parts {
     settings: PartsConfig,
-    versions: versions::Versions,
     lacking: fetch::Lacking,
     rounds: Mutex<Rounds>,
 }
@@ -71,18 +69,9 @@ pub struct PartsStatus {
     pub settled: bool,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Parts {
     pub fn new(settings: PartsConfig) -> Self {
-        Self {
-            settings,
-            versions: versions::Versions::default(),
-            lacking: fetch::Lacking::default(),
-            rounds: Mutex::default(),
-        }
+        Self { settings, lacking: fetch::Lacking::default(), rounds: Mutex::default() }
     }
 
     /// Parts that a draining node has and their owners lack; None: not known by this view yet.
@@ -220,14 +209,4 @@ async fn wanted_here(node: &Arc<Node>, parts: Vec<BlobId>) -> Result<Vec<BlobId>
         Ok(wanted)
     })
     .await
-}
-
-/// Reads the index where waiting does no harm.
-async fn blocking<T: Send + 'static>(
-    node: &Arc<Node>,
-    read: impl FnOnce(&Node) -> storage::Result<T> + Send + 'static,
-) -> Result<T, Failure> {
-    let node = node.clone();
-    let done = crate::environment::blocking(move || read(&node)).await;
-    done.map_err(|error| Failure::Temporary(error.to_string()))?.map_err(disk)
 }

@@ -5,8 +5,9 @@
 //! ([`ReplicaWrite`]): mail is taken as long as any `minCopies` nodes live. Who has a part already only begins its lease anew, after
 //! reading it: a copy that cannot be read counts for nothing.
 
-use super::{order, versions};
+use super::order;
 use crate::crypto::{CryptoError, SealedBody, SealedPart};
+use crate::delivery::step;
 use crate::environment;
 use crate::node::Node;
 use crate::wire::{Failure, Request, Response};
@@ -31,8 +32,7 @@ const DEADLINE: Duration = Duration::from_secs(15);
 pub async fn sealed(node: &Arc<Node>, message: &[u8]) -> Result<SealedBody, Failure> {
     let settings = node.parts.settings;
     let whole = || node.keys.seal(message).map_err(refused);
-    if !settings.enabled || message.len() < settings.threshold_bytes || !versions::all_know_parts(node).await
-    {
+    if !settings.enabled || message.len() < settings.threshold_bytes {
         return whole();
     }
     let (sealer, copy) = (node.clone(), message.to_vec());
@@ -104,13 +104,8 @@ async fn store(node: &Arc<Node>, parts: Vec<SealedPart>) -> Result<(), Failure> 
         if write.is_decided() {
             break;
         }
-        tokio::select! {
-            biased;
-            Some((call, stored)) = running.next() => {
-                if stored { write.acked(&call) } else { write.failed(&call) }
-            }
-            Some(call) = timers.next() => write.slow(&call),
-            else => break,
+        if !step(&mut write, &mut running, &mut timers).await {
+            break;
         }
     }
     if !running.is_empty() {

@@ -1,7 +1,6 @@
 //! LIST (RFC 9051 6.3.9, RFC 5258, RFC 5819, RFC 6154) and LSUB (RFC 3501 6.3.9).
 
 use bytes::BufMut;
-use futures_util::future::join_all;
 
 use super::status;
 use super::tree::Tree;
@@ -12,9 +11,6 @@ use crate::reply::{Reply, Stop};
 use crate::responses::Responses;
 use crate::syntax::command::{List, MailboxName, StatusItem};
 use crate::syntax::{pattern, writer};
-
-/// How many folders are asked for their STATUS at one time.
-const STATUS_AT_ONCE: usize = 8;
 
 pub(crate) async fn run<A: Account, O: Output>(
     user: &mut LoggedIn<A>,
@@ -51,10 +47,7 @@ pub(crate) async fn run<A: Account, O: Output>(
             continue;
         }
         let subscribed = list.return_subscribed || list.select_subscribed;
-        out.text().put_slice(b"* LIST ");
-        writer::list(out.text(), attributes(&tree, name, folder, subscribed).into_iter());
-        out.text().put_slice(b" \"/\" ");
-        writer::mailbox(out.text(), name, utf8);
+        begin(&attributes(&tree, name, folder, subscribed), name, utf8, out);
         out.line(format_args!("{}", if child_info { " (\"CHILDINFO\" (\"SUBSCRIBED\"))" } else { "" }));
         if let (Some(folder), Some(_)) = (folder, &list.return_status) {
             with_status.push(folder.clone());
@@ -66,6 +59,14 @@ pub(crate) async fn run<A: Account, O: Output>(
         statuses(user, &with_status, items, out).await?;
     }
     Ok(Reply::ok("LIST completed"))
+}
+
+/// The untagged response, but for what may follow the name.
+pub(crate) fn begin<O: Output>(attributes: &[&str], name: &str, utf8: bool, out: &mut Responses<'_, O>) {
+    out.text().put_slice(b"* LIST ");
+    writer::list(out.text(), attributes.iter().copied());
+    out.text().put_slice(b" \"/\" ");
+    writer::mailbox(out.text(), name, utf8);
 }
 
 fn attributes(tree: &Tree, name: &str, folder: Option<&Folder>, subscribed: bool) -> Vec<&'static str> {
@@ -91,12 +92,9 @@ async fn statuses<A: Account, O: Output>(
     items: &[StatusItem],
     out: &mut Responses<'_, O>,
 ) -> Result<(), Stop> {
-    for some in folders.chunks(STATUS_AT_ONCE) {
-        let mut questions = Vec::with_capacity(some.len());
-        for folder in some {
-            questions.push(user.account.status(folder.id));
-        }
-        for (folder, status) in some.iter().zip(join_all(questions).await) {
+    for some in folders.chunks(status::AT_ONCE) {
+        let ids: Vec<u32> = some.iter().map(|folder| folder.id).collect();
+        for (folder, status) in some.iter().zip(status::ask(&user.account, &ids).await) {
             if let Ok(status) = status {
                 status::write(&folder.name, &status, items, user, out);
             }

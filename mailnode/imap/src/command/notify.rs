@@ -7,9 +7,8 @@ use std::collections::BTreeMap;
 use std::io;
 
 use bytes::BufMut;
-use futures_util::future::join_all;
 
-use super::{fetch, status};
+use super::{fetch, list, status};
 use crate::backend::{Account, Error, Folder, Status};
 use crate::logged_in::LoggedIn;
 use crate::mailbox::Mailbox;
@@ -22,8 +21,6 @@ use crate::syntax::writer;
 
 /// How many folders a session may watch: each costs a question for each event.
 const MAX_WATCHED: usize = 1_000;
-/// How many folders are asked for their status at one time.
-const STATUS_AT_ONCE: usize = 8;
 /// RFC 5465 5: the events that BADEVENT names.
 const KNOWN_EVENTS: &str = "BADEVENT (MessageNew MessageExpunge FlagChange MailboxName SubscriptionChange)";
 
@@ -141,9 +138,8 @@ impl Watch {
             .take(MAX_WATCHED)
             .collect();
         let mut statuses = BTreeMap::new();
-        for some in watched.chunks(STATUS_AT_ONCE) {
-            let answers = join_all(some.iter().map(|&folder| user.account.status(folder))).await;
-            for (&folder, status) in some.iter().zip(answers) {
+        for some in watched.chunks(status::AT_ONCE) {
+            for (&folder, status) in some.iter().zip(status::ask(&user.account, some).await) {
                 match status {
                     Ok(status) => {
                         statuses.insert(folder, status);
@@ -235,10 +231,7 @@ fn write_list<O: Output>(
     utf8: bool,
     out: &mut Responses<'_, O>,
 ) {
-    out.text().put_slice(b"* LIST ");
-    writer::list(out.text(), attributes.iter().copied());
-    out.text().put_slice(b" \"/\" ");
-    writer::mailbox(out.text(), name, utf8);
+    list::begin(attributes, name, utf8, out);
     if let Some(old) = old {
         out.text().put_slice(b" (\"OLDNAME\" (");
         writer::mailbox(out.text(), old, utf8);

@@ -3,9 +3,10 @@
 use std::fmt::Write;
 
 use bytes::BufMut;
+use futures_util::future::join_all;
 
 use super::folders;
-use crate::backend::{Account, Status};
+use crate::backend::{Account, Error, Status};
 use crate::logged_in::LoggedIn;
 use crate::output::Output;
 use crate::reply::{Reply, Stop};
@@ -24,6 +25,18 @@ pub(crate) async fn run<A: Account, O: Output>(
     user.enabled.condstore |= items.contains(&StatusItem::HighestModSeq);
     write(&folder.name, &status, items, user, out);
     Ok(Reply::ok("STATUS completed"))
+}
+
+/// How many folders are asked for their status at one time.
+pub(crate) const AT_ONCE: usize = 8;
+
+/// Of at most [`AT_ONCE`] folders, in their order.
+pub(crate) async fn ask<A: Account>(account: &A, folders: &[u32]) -> Vec<Result<Status, Error>> {
+    let mut questions = Vec::with_capacity(folders.len());
+    for &folder in folders {
+        questions.push(account.status(folder));
+    }
+    join_all(questions).await
 }
 
 /// The untagged response.
