@@ -4,7 +4,7 @@
 use super::{UserCell, lock, rewrap};
 use crate::environment;
 use crate::node::Node;
-use crate::wire::{Failure, Numbered, Request, Response};
+use crate::wire::{Failure, Numbered, Request, Response, UserOp};
 use cluster::{
     Bucket, Entry, EntryId, Epoch, FolderId, Incarnation, MailboxIndex, NodeId, Timestamp, UserId,
 };
@@ -21,6 +21,8 @@ const FRAGMENT_DEADLINE: Duration = Duration::from_secs(5);
 const UID_BLOCK: u32 = 1_000;
 /// A node that stands in for the manager cannot know what the manager does: it looks again this often.
 const STAND_IN_FRESHNESS: Duration = Duration::from_millis(500);
+/// A manager that is stood in for is not waited for longer.
+const TELL_DEADLINE: Duration = Duration::from_millis(300);
 const NUMBER_AGAIN: Duration = Duration::from_millis(500);
 pub const ANOTHER: &str = "another node manages this mailbox, too; try again";
 /// How long an operation waits for what it needs to number new messages (a reservation needs the user
@@ -126,7 +128,8 @@ pub async fn refresh(
     let epoch = node.topology.now().view.epoch;
     let other_view = mailbox.epoch != Some(epoch);
     let standing_in = !node.topology.is_manager(cell.user);
-    if other_view || standing_in && mailbox.fetched.is_none_or(|at| at.elapsed() > STAND_IN_FRESHNESS) {
+    let is_old = mailbox.fetched.is_none_or(|at| at.elapsed() > STAND_IN_FRESHNESS);
+    if other_view || standing_in && is_old {
         // Somebody else may have been, or be, at work: told of deliveries, and numbering them.
         mailbox.built_from.clear();
         if standing_in {
@@ -157,6 +160,22 @@ pub async fn refresh(
     let profile = settle_and_notify(node, cell, mailbox, profile).await;
     rewrap::begin(node, cell, mailbox, &profile);
     Ok(profile)
+}
+
+/// As [`refresh`], before messages are changed. Who stands in reads what the manager did just now: a flag that is cleared is
+/// one that was set a moment ago.
+///
+/// # Errors
+/// As [`refresh`].
+pub async fn refresh_for_change(
+    node: &Arc<Node>,
+    cell: &UserCell,
+    mailbox: &mut Mailbox,
+) -> Result<Arc<Profile>, Failure> {
+    if !node.topology.is_manager(cell.user) {
+        mailbox.fetched = None;
+    }
+    refresh(node, cell, mailbox).await
 }
 
 /// UIDs and MODSEQs for what waits for them; watchers are told. Returns the profile, which may be newer.
@@ -301,6 +320,7 @@ pub async fn reserve(
             Ok((profile, Some(block))) => {
                 mailbox.index.add_block(folder, block);
                 mailbox.know(&profile);
+                tell_manager(node, cell).await;
                 return Ok(profile);
             }
             Ok((profile, None)) => {
@@ -315,6 +335,17 @@ pub async fn reserve(
             return Err(failure);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Who stands in for a manager that may be reached again tells it that UIDs were reserved, before they are shown: the next request
+/// may come there, and what we have not seen must not be shown below.
+async fn tell_manager(node: &Arc<Node>, cell: &UserCell) {
+    let manager = node.topology.now().user_map.manager(Bucket::of_user(cell.user));
+    if let Some(manager) = manager.filter(|&manager| manager != node.id) {
+        let request = Request::User { user: cell.user, op: UserOp::Refresh, acting: false };
+        // If it does not answer it is away, and reads the profile anew with the next view.
+        let _ = node.call(manager, request, TELL_DEADLINE).await;
     }
 }
 
@@ -352,9 +383,10 @@ pub async fn make_durable(
     index.give_up(&pushed.lost);
     index.give_up(&pushed.endangered);
     index.abandon(&pushed.lost);
-    // What is on a disk can be seen by whoever reads the fragments: it is shown, but not acknowledged.
-    let stored = pushed.durable.into_iter().chain(pushed.endangered);
-    let (given_up, good): (Vec<Entry>, Vec<Entry>) = stored.partition(|entry| index.is_given_up(entry));
+    index.abandon(&pushed.endangered);
+    // What is on too few disks is not shown: who reads the others would show what was before it, again.
+    let (given_up, good): (Vec<Entry>, Vec<Entry>) =
+        pushed.durable.into_iter().partition(|entry| index.is_given_up(entry));
     let changed = index.commit(good);
     for entry in given_up.into_iter().chain(pushed.newer) {
         index.learn(entry);

@@ -1,7 +1,8 @@
 //! What sessions ask of the manager, one function an operation.
 
 use super::mailbox::{
-    ANOTHER, Mailbox, admit_unread, make_durable, notify, refresh, reserve, settle_and_notify,
+    ANOTHER, Mailbox, admit_unread, make_durable, notify, refresh, refresh_for_change, reserve,
+    settle_and_notify,
 };
 use super::{UserCell, account, rewrap};
 use crate::node::Node;
@@ -55,7 +56,7 @@ pub async fn run(
         UserOp::Resync { folder, shown } => resync(node, cell, from, folder, shown).await,
         UserOp::Store { folder, uids, change, unchanged_since } => {
             let mut mailbox = cell.mailbox.lock().await;
-            let profile = refresh(node, cell, &mut mailbox).await?;
+            let profile = refresh_for_change(node, cell, &mut mailbox).await?;
             folder_of(&profile, folder)?;
             bounded(&uids)?;
             let at = mailbox.stamp(node);
@@ -68,7 +69,7 @@ pub async fn run(
         }
         UserOp::Expunge { folder, uids } => {
             let mut mailbox = cell.mailbox.lock().await;
-            refresh(node, cell, &mut mailbox).await?;
+            refresh_for_change(node, cell, &mut mailbox).await?;
             bounded(&uids)?;
             let plan = mailbox.index.plan_expunge(folder, &uids, mailbox.stamp(node));
             let gone = plan.iter().filter_map(|entry| entry.location.uid).map(|uid| uid.number).collect();
@@ -259,7 +260,7 @@ async fn copy(node: &Arc<Node>, cell: &UserCell, which: Copy, asked: Instant) ->
     let Copy { folder, uids, target, remove } = which;
     bounded(&uids)?;
     let mut mailbox = cell.mailbox.lock().await;
-    let profile = refresh(node, cell, &mut mailbox).await?;
+    let profile = refresh_for_change(node, cell, &mut mailbox).await?;
     let uid_validity = folder_of(&profile, target)?.uid_validity;
     for _ in 0..2 {
         let at = mailbox.stamp(node);
