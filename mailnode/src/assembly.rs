@@ -4,7 +4,7 @@
 
 use crate::clock::NodeClock;
 use crate::config::Config;
-use crate::crypto::Keys;
+use crate::crypto::{Keys, Secrets};
 use crate::environment;
 use crate::healing::{self, Healing};
 use crate::log_heads::{self, LogHeads, Signer};
@@ -17,6 +17,7 @@ use crate::outbound::{self, Outbound};
 use crate::parts::{self, Parts};
 use crate::peer_server::ThisNode;
 use crate::replication::{self, Replication};
+use crate::rotation::{self, Rotation};
 use crate::running::StartError;
 use crate::sessions::Watchers;
 use crate::topology::Topology;
@@ -48,7 +49,7 @@ impl Assembly {
     /// Names the part that is wrong.
     pub fn new(
         config: &Config,
-        cluster_secret: &[u8],
+        secrets: &Secrets,
         store: Store,
         transport: Arc<dyn Transport>,
         signer: Arc<dyn Signer>,
@@ -56,7 +57,7 @@ impl Assembly {
         this: &ThisNode,
     ) -> Result<Self, StartError> {
         let id = NodeId::of_name(&config.name);
-        let keys = Keys::new(cluster_secret).map_err(|error| StartError::new("cluster.secretFile", error))?;
+        let keys = Keys::new(secrets).map_err(|error| StartError::new("cluster.secretFile", error))?;
         let skew = Duration::from_secs(config.cluster.max_clock_skew_seconds);
         let (membership, driver) = MembershipHandle::new();
         let node = Arc::new(Node {
@@ -72,6 +73,7 @@ impl Assembly {
             },
             clock: NodeClock::new(id, incarnation, skew),
             keys,
+            rotation: Rotation::default(),
             users: UserDatabase::new(this.clone(), id, &config.user_database, store.clone())?,
             outbound: Outbound::new(outbound::Settings::load(&config.outbound)?),
             healing: Healing::new(config.healing, healing::remembers_draining(&store)),
@@ -103,6 +105,7 @@ impl Assembly {
         tasks.spawn(until(stopped.clone(), replication::redelivery_loop(node.clone())));
         tasks.spawn(until(stopped.clone(), healing::run(node.clone())));
         tasks.spawn(until(stopped.clone(), parts::run(node.clone())));
+        tasks.spawn(until(stopped.clone(), rotation::run(node.clone())));
         tasks.spawn(until(stopped.clone(), sweep_loop(node.clone())));
         tasks.spawn(until(stopped.clone(), log_heads::announce(node.clone())));
         tasks.spawn(until(stopped.clone(), view_loop(node)));

@@ -7,7 +7,7 @@
 //!
 //! | mode | first byte | then |
 //! | --- | --- | --- |
-//! | `cluster` | 1 | nonce [12], key and tag [48]: AES-256-GCM under a key derived from the cluster secret, bound to the blob's name |
+//! | `cluster` | 1 | version of the secret u16, nonce [12], key and tag [48]: AES-256-GCM under a key derived from the cluster secret, bound to the blob's name |
 //! | `user` | 2 | the first 8 bytes of the user's public key, HPKE message [80] ([`directory::encryption::seal`]), bound to the blob's name and the user |
 //!
 //! MIME parts that are kept apart (docs/decisions/parts.md) are encrypted likewise, under keys derived apart from those of bodies; their keys are
@@ -16,12 +16,19 @@
 //! So a wrapped key cannot be put on another blob, nor a user's on another user's entry. Keys of bodies and of users are
 //! zeroed when they are dropped; bodies and whatever libraries copied are zeroed by the allocator (`main.rs`).
 
+mod secrets;
+
+pub use secrets::{Secrets, Version};
+
 use crate::environment;
 use bytes::{Bytes, BytesMut};
 use cluster::{BlobId, BlobKind, BlobRef, Register, Timestamp, UserId, WrappedKey};
 use directory::encryption::{PublicKey, Seed, Unlocked, seal};
 use parts::PartKey;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use secrets::Derived;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use zeroize::Zeroizing;
 
 /// First byte of a wrapped key: how it is wrapped.
@@ -43,6 +50,12 @@ pub enum CryptoError {
     Damaged,
     #[error("the key cannot be unwrapped: was the cluster secret changed?")]
     Key,
+    #[error(
+        "the key is wrapped by version {0} of the cluster secret, which is not here: give this node its file back"
+    )]
+    Secret(Version),
+    #[error("there is no version of the cluster secret")]
+    NoSecret,
     #[error("the key is sealed to the user, and no key that opens it is here")]
     Locked,
     #[error("nothing can be sealed to the user's public key")]
@@ -54,16 +67,19 @@ pub enum CryptoError {
 /// How a body's key is wrapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrapping {
-    Cluster,
+    /// By this version of the cluster's secret.
+    Cluster(Version),
     User,
 }
 
 impl Wrapping {
     /// None if a newer version wrapped it.
     pub fn of(key: &WrappedKey) -> Option<Self> {
-        match key.0.first() {
-            Some(&WRAPPED_BY_CLUSTER) => Some(Self::Cluster),
-            Some(&SEALED_TO_USER) => Some(Self::User),
+        match key.0.split_first()? {
+            (&WRAPPED_BY_CLUSTER, rest) => {
+                rest.first_chunk().map(|&version| Self::Cluster(Version::from_le_bytes(version)))
+            }
+            (&SEALED_TO_USER, _) => Some(Self::User),
             _ => None,
         }
     }
@@ -123,26 +139,66 @@ pub fn seed() -> Seed {
 }
 
 /// The cluster's keys. Never logged: `Debug` is not derived.
-pub struct Keys {
-    convergence: [u8; 32],
-    /// For whatever begins with a head: no key may be that of a whole body with such bytes.
-    convergence_with_head: [u8; 32],
-    wrapping: LessSafeKey,
+pub struct Keys(RwLock<State>);
+
+#[derive(Clone)]
+struct State {
+    versions: Arc<BTreeMap<Version, Derived>>,
+    /// The highest version that all members have.
+    agreed: Version,
+}
+
+impl State {
+    /// What new keys are made with.
+    fn current(&self) -> Option<(Version, &Derived)> {
+        let agreed = self.versions.range(..=self.agreed).next_back();
+        agreed.or_else(|| self.versions.first_key_value()).map(|(&version, derived)| (version, derived))
+    }
 }
 
 impl Keys {
     /// # Errors
-    /// [`CryptoError::ShortSecret`].
-    pub fn new(secret: &[u8]) -> Result<Self, CryptoError> {
-        if secret.len() < 32 {
-            return Err(CryptoError::ShortSecret);
-        }
-        let wrapping = Zeroizing::new(blake3::derive_key("prickle 2026-11 cluster key wrapping", secret));
-        Ok(Self {
-            convergence: blake3::derive_key("prickle 2026-11 convergent body keys", secret),
-            convergence_with_head: blake3::derive_key("prickle 2026-11 convergent keys of parts", secret),
-            wrapping: key(&wrapping)?,
-        })
+    /// [`CryptoError::ShortSecret`], [`CryptoError::NoSecret`].
+    pub fn new(secrets: &Secrets) -> Result<Self, CryptoError> {
+        Self::derive(secrets).map(|versions| Self(RwLock::new(State { versions, agreed: 0 })))
+    }
+
+    fn derive(secrets: &Secrets) -> Result<Arc<BTreeMap<Version, Derived>>, CryptoError> {
+        let versions = secrets.derive()?;
+        if versions.is_empty() { Err(CryptoError::NoSecret) } else { Ok(Arc::new(versions)) }
+    }
+
+    fn state(&self) -> State {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on these are the versions.
+    ///
+    /// # Errors
+    /// As [`Keys::new`]; then everything stays as it is.
+    pub fn replace(&self, secrets: &Secrets) -> Result<(), CryptoError> {
+        let versions = Self::derive(secrets)?;
+        self.0.write().unwrap_or_else(PoisonError::into_inner).versions = versions;
+        Ok(())
+    }
+
+    /// All members have this version.
+    pub fn agree(&self, version: Version) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).agreed = version;
+    }
+
+    pub fn versions(&self) -> Vec<Version> {
+        self.state().versions.keys().copied().collect()
+    }
+
+    /// The highest version here.
+    pub fn newest(&self) -> Version {
+        self.state().versions.keys().next_back().copied().unwrap_or(0)
+    }
+
+    /// The version that new keys are made with.
+    pub fn current(&self) -> Version {
+        self.state().current().map_or(0, |(version, _)| version)
     }
 
     /// Encrypts a message. Cost: two hashes and one encryption of its length.
@@ -150,7 +206,9 @@ impl Keys {
     /// # Errors
     /// Only if the cipher refuses: a bug.
     pub fn seal(&self, body: &[u8]) -> Result<SealedBody, CryptoError> {
-        let body_key = Zeroizing::new(*blake3::keyed_hash(&self.convergence, body).as_bytes());
+        let state = self.state();
+        let (_, secret) = state.current().ok_or(CryptoError::NoSecret)?;
+        let body_key = Zeroizing::new(*blake3::keyed_hash(&secret.convergence, body).as_bytes());
         let mut sealed = BytesMut::with_capacity(1 + body.len() + TAG);
         sealed.extend_from_slice(&[WHOLE_BODY]);
         sealed.extend_from_slice(body);
@@ -193,31 +251,36 @@ impl Keys {
         coding: &[u8],
         plaintext: &[u8],
     ) -> Result<(Bytes, BodyKey), CryptoError> {
+        let state = self.state();
+        let (_, secret) = state.current().ok_or(CryptoError::NoSecret)?;
         let head = kind.to_head();
-        let mut hasher = blake3::Hasher::new_keyed(&self.convergence_with_head);
+        let mut hasher = blake3::Hasher::new_keyed(&secret.convergence_with_head);
         hasher.update(&head).update(coding).update(plaintext);
         let sealing_key = Zeroizing::new(*hasher.finalize().as_bytes());
         let mut sealed = Vec::with_capacity(head.len() + coding.len() + plaintext.len() + TAG);
         sealed.extend_from_slice(&head);
         sealed.extend_from_slice(coding);
         sealed.extend_from_slice(plaintext);
-        let (_, secret) = sealed.split_at_mut(head.len());
+        let (_, hidden) = sealed.split_at_mut(head.len());
         let tag = key(&sealing_key)?
-            .seal_in_place_separate_tag(nonce([0; NONCE_LEN]), Aad::from(&head), secret)
+            .seal_in_place_separate_tag(nonce([0; NONCE_LEN]), Aad::from(&head), hidden)
             .map_err(|_| CryptoError::Key)?;
         sealed.extend_from_slice(tag.as_ref());
         Ok((sealed.into(), sealing_key))
     }
 
     fn wrap(&self, id: &BlobId, body_key: &BodyKey) -> Result<WrappedKey, CryptoError> {
+        let state = self.state();
+        let (version, secret) = state.current().ok_or(CryptoError::NoSecret)?;
         let mut body_key = body_key.clone();
         let fresh = environment::random_bytes::<NONCE_LEN>();
-        let tag = self
+        let tag = secret
             .wrapping
             .seal_in_place_separate_tag(nonce(fresh), Aad::from(id.0), &mut body_key[..])
             .map_err(|_| CryptoError::Key)?;
-        let mut wrapped = Vec::with_capacity(1 + NONCE_LEN + body_key.len() + TAG);
+        let mut wrapped = Vec::with_capacity(1 + size_of::<Version>() + NONCE_LEN + body_key.len() + TAG);
         wrapped.push(WRAPPED_BY_CLUSTER);
+        wrapped.extend_from_slice(&version.to_le_bytes());
         wrapped.extend_from_slice(&fresh);
         wrapped.extend_from_slice(&body_key[..]);
         wrapped.extend_from_slice(tag.as_ref());
@@ -235,9 +298,13 @@ impl Keys {
     }
 
     fn unwrap_by_cluster(&self, id: &BlobId, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+        let (&version, wrapped) = wrapped.split_first_chunk().ok_or(CryptoError::Key)?;
+        let version = Version::from_le_bytes(version);
+        let state = self.state();
+        let secret = state.versions.get(&version).ok_or(CryptoError::Secret(version))?;
         let (fresh, sealed) = wrapped.split_first_chunk::<NONCE_LEN>().ok_or(CryptoError::Key)?;
         let mut sealed = Zeroizing::new(sealed.to_vec());
-        let opened = self.wrapping.open_in_place(nonce(*fresh), Aad::from(id.0), &mut sealed);
+        let opened = secret.wrapping.open_in_place(nonce(*fresh), Aad::from(id.0), &mut sealed);
         let length = opened.map_err(|_| CryptoError::Key)?.len();
         sealed.truncate(length);
         Ok(sealed)
@@ -256,7 +323,7 @@ impl Keys {
         seal_key(&blob.id, &self.unwrap(blob, None)?, user, public)
     }
 
-    /// The key of a body, for the cluster's key instead of the user's.
+    /// The key of a body, for the current version of the cluster's key instead of an older one, or the user's.
     ///
     /// # Errors
     /// [`CryptoError::Locked`] if the reader does not have the user's key.

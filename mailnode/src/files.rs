@@ -1,6 +1,7 @@
 //! Secrets and certificates in files.
 
 use crate::config::Config;
+use crate::crypto::Secrets;
 use crate::running::{Credentials, StartError};
 use rpc::pki::{Authority, DEFAULT_VALIDITY, KeyAndCertificate, NodeNames, NodeTls, read_file};
 use rustls::pki_types::pem::PemObject;
@@ -23,10 +24,8 @@ impl Credentials {
     /// # Errors
     /// Names the field whose file is missing or wrong.
     pub fn load(config: &Config) -> Result<Self, StartError> {
-        let secret = &config.cluster.secret_file;
-        let cluster_secret = std::fs::read(secret)
-            .map_err(|error| wrong("cluster.secretFile", format!("{}: {error}", secret.display())))?;
-        crate::crypto::Keys::new(&cluster_secret).map_err(|error| wrong("cluster.secretFile", error))?;
+        let secrets =
+            Secrets::read(&config.cluster.secret_file).map_err(|error| wrong("cluster.secretFile", error))?;
         let tls = &config.cluster.tls;
         let node = NodeTls::from_files(&tls.ca, &tls.certificate, &tls.key)
             .map_err(|error| wrong("cluster.tls", error))?;
@@ -42,7 +41,7 @@ impl Credentials {
         if admin_token.len() < TOKEN {
             return Err(wrong("admin.tokenFile", format!("a token has at least {TOKEN} characters")));
         }
-        Ok(Self { cluster_secret, node, mail, admin_token })
+        Ok(Self { secrets, node, mail, admin_token })
     }
 }
 

@@ -90,6 +90,8 @@ pub struct EncryptionMetrics {
     accounts: IntGaugeVec,
     accounts_rewrapping: IntGauge,
     pub to_rewrap: IntGauge,
+    pub secret_version: IntGauge,
+    pub wrapped_by_older: IntGauge,
     rewrapped: IntCounterVec,
     unlocked: IntCounterVec,
 }
@@ -102,10 +104,10 @@ impl EncryptionMetrics {
         self.accounts_rewrapping.set(rewrapping as i64);
     }
 
-    pub fn rewrapped(&self, wrapping: Option<Wrapping>, count: usize) {
+    pub fn rewrapped(&self, wrapping: Wrapping, count: usize) {
         let label = match wrapping {
-            Some(Wrapping::User) => "user",
-            Some(Wrapping::Cluster) | None => "cluster",
+            Wrapping::User => "user",
+            Wrapping::Cluster(_) => "cluster",
         };
         self.rewrapped.with_label_values(&[label]).inc_by(count as u64);
     }
@@ -312,6 +314,14 @@ impl Metrics {
                 to_rewrap: gauge(
                     "prickle_encryption_messages_to_rewrap",
                     "Messages in mailboxes in this node's memory whose keys wait to be wrapped anew.",
+                )?,
+                secret_version: gauge(
+                    "prickle_cluster_secret_version",
+                    "Version of the cluster's secret with which this node makes new keys.",
+                )?,
+                wrapped_by_older: gauge(
+                    "prickle_cluster_secret_older_keys",
+                    "Copies of messages on this node whose keys an older version of the cluster's secret wraps; -1 while they are counted.",
                 )?,
                 rewrapped: counters(
                     "prickle_encryption_rewrapped_total",

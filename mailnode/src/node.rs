@@ -16,11 +16,12 @@ use crate::outbound::Outbound;
 use crate::parts::Parts;
 use crate::peer_server::STALE;
 use crate::replication::Replication;
+use crate::rotation::Rotation;
 use crate::sessions::Watchers;
 use crate::topology::Topology;
 use crate::transport::Transport;
 use crate::userdb::UserDatabase;
-use crate::wire::{Failure, RecipientState, Request, Response, UserOp, UserReply, decode, encode};
+use crate::wire::{Failure, RecipientState, Request, Response, Sender, UserOp, UserReply, decode, encode};
 use bytes::Bytes;
 use cluster::{Bucket, Entry, Incarnation, Load, NodeId, Policy, UserId};
 use std::collections::BTreeMap;
@@ -48,6 +49,7 @@ pub struct Node {
     pub settings: Settings,
     pub clock: NodeClock,
     pub keys: Keys,
+    pub rotation: Rotation,
     pub store: Store,
     pub topology: Topology,
     pub manager: Manager,
@@ -142,7 +144,7 @@ impl Node {
     ) -> Result<(Response, Bytes), CallError> {
         let Some(peer) = self.peer(node) else { return Err(CallError::Away(node)) };
         let name = request.name();
-        let (head, body) = encode(self.clock.sender(), &request, body).map_err(|error| {
+        let (head, body) = encode(self.sender(), &request, body).map_err(|error| {
             CallError::Refused(Failure::Invalid(format!("{name} cannot be encoded: {error}")))
         })?;
         let answer = tokio::select! {
@@ -159,7 +161,7 @@ impl Node {
                         "answer to {name} not understood: {error}"
                     )))
                 })?;
-                self.clock.hear(node, &sender);
+                self.hear(node, &sender);
                 Ok((response, body))
             }
             Err(error) => {
@@ -407,6 +409,17 @@ impl Node {
         if let Err(failure) = self.operate(user, UserOp::Refresh).await {
             tracing::debug!(%user, %failure, "the manager will find the change by itself");
         }
+    }
+
+    /// What every message tells of this node.
+    pub fn sender(&self) -> Sender {
+        self.clock.sender(self.keys.newest())
+    }
+
+    /// What a peer's message tells of it.
+    pub fn hear(&self, peer: NodeId, sender: &Sender) {
+        self.clock.hear(peer, sender);
+        self.rotation.hear(peer, sender.newest_secret);
     }
 
     /// The load report that rides on every call.

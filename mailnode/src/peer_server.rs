@@ -97,7 +97,7 @@ pub async fn answer(node: Arc<Node>, from: NodeId, head: Bytes, body: Bytes) -> 
     node.transport.set_load(node.load());
     match decode::<Request>(&head, body) {
         Ok((sender, request, body)) => {
-            node.clock.hear(from, &sender);
+            node.hear(from, &sender);
             let late = node.clock.lateness(from, sender.sent);
             if late > STALE && matches!(request, Request::User { .. }) {
                 tracing::warn!(peer = %from, ?late, "a request came too late; its caller has asked another node");
@@ -122,5 +122,5 @@ pub async fn answer(node: Arc<Node>, from: NodeId, head: Bytes, body: Bytes) -> 
 }
 
 fn coded(node: &Node, response: &Response, body: Bytes) -> (Bytes, Bytes) {
-    encode(node.clock.sender(), response, body).unwrap_or_default()
+    encode(node.sender(), response, body).unwrap_or_default()
 }

@@ -3,10 +3,12 @@
 use crate::admin;
 use crate::assembly::Assembly;
 use crate::config::{Config, Listeners};
+use crate::crypto::Secrets;
 use crate::disk;
 use crate::node::Node;
 use crate::outbound;
 use crate::peer_server::{self, PeerServer};
+use crate::rotation;
 use crate::sessions::listener::{self, Protocol};
 use crate::tending;
 use cluster::{Incarnation, NodeId};
@@ -32,7 +34,7 @@ impl StartError {
 
 /// Secrets and certificates, read from files or made by `mailnode dev`.
 pub struct Credentials {
-    pub cluster_secret: Vec<u8>,
+    pub secrets: Secrets,
     pub node: rpc::pki::NodeTls,
     pub mail: TlsAcceptor,
     pub admin_token: String,
@@ -69,8 +71,7 @@ pub async fn start<L: LeaseService>(
     let endpoint = peer_server::endpoint(config, credentials.node, id, incarnation, this.clone())
         .map_err(|error| StartError::new("cluster", error))?;
     let transport = Arc::new(rpc::Pool::new(endpoint.clone()));
-    let secret = &credentials.cluster_secret;
-    let assembly = Assembly::new(config, secret, store, transport, signer, incarnation, &this)?;
+    let assembly = Assembly::new(config, &credentials.secrets, store, transport, signer, incarnation, &this)?;
     let node = assembly.node.clone();
     let (stopping, stopped) = watch::channel(false);
     let (closing, closed) = watch::channel(false);
@@ -86,6 +87,12 @@ pub async fn start<L: LeaseService>(
     };
     bind(&node, &config.listeners, ports, &mut tasks, &stopped).await?;
     assembly.start(leases, &mut tasks, &stopped);
+    tasks.spawn(rotation::watch(
+        node.clone(),
+        config.cluster.secret_file.clone(),
+        credentials.secrets,
+        stopped.clone(),
+    ));
     // Until the sessions end: what is being sent needs the peers, too.
     tasks.spawn(outbound::run(node.clone(), closed));
     Ok(RunningNode { node, closing, stopping, tasks, slots, connections: config.limits.connections })

@@ -24,6 +24,7 @@ impl Node {
             active_users: self.manager.active_users() as u64,
             healing: self.healing.status(self.id, view, self.users.buckets_left()),
             quarantined: self.log_heads.history().cloned(),
+            secret: self.rotation.status(self),
         }
     }
 
@@ -87,6 +88,9 @@ impl Node {
         metrics.clock_ahead.set(self.clock.ahead());
         metrics.active_users.set(self.manager.active_users() as i64);
         metrics.encryption.to_rewrap.set(self.manager.to_rewrap() as i64);
+        let secret = self.rotation.status(self);
+        metrics.encryption.secret_version.set(i64::from(secret.current));
+        metrics.encryption.wrapped_by_older.set(secret.wrapped_by_older.map_or(-1, |older| older as i64));
         metrics.pending_updates.set(self.pending_updates() as i64);
         let log = self.store.metrics();
         set(&metrics.log.commits, log.commits);

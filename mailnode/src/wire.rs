@@ -6,6 +6,7 @@ use crate::healing::{DrainProgress, HealingStatus};
 use crate::log_heads::{Quarantine, SignedHead};
 use crate::outbound::control::{QueueAnswer, QueueRequest};
 use crate::parts::PartsStatus;
+use crate::rotation::SecretStatus;
 use bytes::Bytes;
 use cluster::anti_entropy::{Page, Question};
 use cluster::mailbox::{FlagChange, Mark, Marks, Shown};
@@ -18,7 +19,7 @@ use directory::encryption::PublicKey;
 use serde::{Deserialize, Serialize};
 
 /// Versions of these messages that this node speaks; `rpc` refuses a peer that has none of them.
-pub const VERSIONS: std::ops::RangeInclusive<u16> = 5..=5;
+pub const VERSIONS: std::ops::RangeInclusive<u16> = 6..=6;
 
 /// Entries in one message between nodes, at most; longer lists are sent in pages.
 pub const PAGE: usize = 2_000;
@@ -298,6 +299,8 @@ pub struct NodeStatus {
     /// The log of this node that was put into quarantine last, and why; this one came after it.
     #[serde(default)]
     pub quarantined: Option<Quarantine>,
+    #[serde(default)]
+    pub secret: SecretStatus,
 }
 
 /// Why a node did not do what it was asked to do, and what to do about it.
@@ -524,6 +527,8 @@ pub struct Sender {
     /// Unix milliseconds by its machine's clock, for [`cluster::AgreedTime`].
     pub wall: u64,
     pub sent: Sent,
+    /// The highest version of the cluster's secret that it has.
+    pub newest_secret: crate::crypto::Version,
 }
 
 /// Encodes a message as (head, body) of a call. A long message without bytes of its own goes into the body,
@@ -559,7 +564,8 @@ mod tests {
     fn messages_survive_short_and_long_and_with_bytes() {
         let request = Request::Users { buckets: Bucket::all().collect() };
         let sent = Sent { life: cluster::Incarnation(3), millis: 9 };
-        let clock = Sender { clock: Timestamp { ticks: 7, node: NodeId(1) }, wall: 8, sent };
+        let clock =
+            Sender { clock: Timestamp { ticks: 7, node: NodeId(1) }, wall: 8, sent, newest_secret: 2 };
         let (head, body) = encode(clock, &request, Bytes::new()).unwrap();
         let (at, back, _) = decode::<Request>(&head, body).unwrap();
         assert_eq!(at, clock);

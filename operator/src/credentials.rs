@@ -31,10 +31,9 @@ pub async fn ensure(
     now: UnixSeconds,
     rolled_out: Option<&str>,
 ) -> Result<Credentials, Error> {
-    let secret = cluster_secret(namespace, cluster).await?;
+    cluster_secret(namespace, cluster).await?;
     let outbound = outbound_secrets(namespace, cluster).await?;
-    let fixed =
-        [&[secret.as_str()], outbound.iter().map(String::as_str).collect::<Vec<_>>().as_slice()].concat();
+    let fixed: Vec<&str> = outbound.iter().map(String::as_str).collect();
     admin_token(namespace, cluster).await?;
     let stored = stored_authorities(namespace, cluster).await?;
     let mail_now = mail_certificate(namespace, cluster).await?;
@@ -192,20 +191,23 @@ async fn admin_token(namespace: &Namespace, cluster: &MailCluster) -> Result<(),
     Ok(())
 }
 
-/// A fingerprint of the cluster secret. Made once; whoever else makes one first wins.
-async fn cluster_secret(namespace: &Namespace, cluster: &MailCluster) -> Result<String, Error> {
+/// Made once; whoever else makes one first wins. Its versions are the keys `secret`, `secret-2`, `secret-3`, ...; nodes take over a
+/// new one while they run.
+async fn cluster_secret(namespace: &Namespace, cluster: &MailCluster) -> Result<(), Error> {
     let name = names::cluster_secret(cluster);
     let given = cluster.spec.cluster_secret_name.is_some();
     if let Some(secret) = namespace.get(SECRET, &name).await? {
         let long_enough = |value: &&ByteString| value.0.len() >= 32;
         let value: BTreeMap<String, ByteString> =
             serde_json::from_value(secret.data.get("data").cloned().unwrap_or_default()).unwrap_or_default();
-        let Some(value) = value.get("secret").filter(long_enough) else {
+        let mut versions =
+            value.iter().filter(|(key, _)| *key == "secret" || key.starts_with("secret-")).peekable();
+        if versions.peek().is_none() || !versions.all(|(_, value)| long_enough(&value)) {
             return Err(Error::Refused(format!(
-                "Secret {name} needs the key `secret` with at least 32 bytes: restore it from its backup; the mail cannot be read without it"
+                "Secret {name} needs the key `secret` (or `secret-2`, ...) with at least 32 bytes: restore it from its backup; the mail cannot be read without it"
             )));
-        };
-        return Ok(fingerprint(&[&format!("{:?}", value.0)]));
+        }
+        return Ok(());
     }
     if given {
         return Err(Error::Refused(format!(
@@ -217,7 +219,7 @@ async fn cluster_secret(namespace: &Namespace, cluster: &MailCluster) -> Result<
     let object: DynamicObject =
         serde_json::from_value(child.body).map_err(|error| Error::Refused(error.to_string()))?;
     match namespace.api(SECRET).create(&PostParams::default(), &object).await {
-        Ok(_) => Ok(fingerprint(&[&format!("{:?}", value.as_bytes())])),
+        Ok(_) => Ok(()),
         Err(error) if is_conflict(&error) => {
             Err(Error::Refused(format!("Secret {name} was made by somebody else just now: looking again")))
         }

@@ -364,6 +364,22 @@ async fn a_damaged_secret_stops_the_pass_with_what_to_do_and_is_never_replaced()
 }
 
 #[tokio::test]
+async fn a_new_version_of_the_cluster_secret_restarts_nobody_and_the_first_one_may_go() {
+    let stage = Stage::settled(json!({})).await;
+    let path = format!("{SECRETS}/mail-cluster-secret");
+    let template =
+        || stage.api.all("/statefulsets/").into_iter().map(|(_, set)| set["spec"]["template"].clone());
+    let before: Vec<_> = template().collect();
+    let long = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    for data in [json!({ "secret-2": long }), json!({ "secret": null })] {
+        stage.api.merge(&path, json!({ "data": data }));
+        stage.pass().await.unwrap();
+        assert_eq!(stage.condition("Ready")["status"], "True");
+        assert_eq!(template().collect::<Vec<_>>(), before);
+    }
+}
+
+#[tokio::test]
 async fn a_deleted_cluster_goes_without_asking_its_nodes_and_keeps_its_secret() {
     let stage = Stage::settled(json!({})).await;
     // Nobody of them is there any more.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use cluster::{Incarnation, Load, NodeId};
 use mailnode::assembly::Assembly;
 use mailnode::config::{Config, Identity};
+use mailnode::crypto::Secrets;
 use mailnode::disk;
 use mailnode::environment::{self, Environment};
 use mailnode::log_heads::Signer;
@@ -170,8 +171,9 @@ impl Host {
             let incarnation = Incarnation(environment::unix_millis());
             let this = Arc::new(OnceLock::new());
             let (port, signer) = (Arc::new(port), Arc::new(Seal(self.id)));
-            let assembly = Assembly::new(&self.config, SECRET, store, port, signer, incarnation, &this)
-                .map_err(|error| error.to_string())?;
+            let assembly =
+                Assembly::new(&self.config, &Secrets::one(SECRET), store, port, signer, incarnation, &this)
+                    .map_err(|error| error.to_string())?;
             let node = assembly.node.clone();
             let (stopping, stopped) = watch::channel(false);
             let mut tasks = JoinSet::new();

@@ -489,6 +489,21 @@ fn status(client: &Client, json: bool) -> Result<(), CliError> {
             println!("{}: its log was put into quarantine and replaced: {}", member.name, quarantine.reason);
         }
     }
+    let secrets =
+        status.members.iter().filter_map(|member| Some((&member.name, &member.node.as_ref()?.secret)));
+    for (name, secret) in secrets.filter(|(_, secret)| secret.versions.len() > 1) {
+        let older = match secret.wrapped_by_older {
+            Some(0) => "no key here needs an older one".into(),
+            Some(keys) => format!("{keys} keys here need an older one"),
+            None => "keys that need an older one are being counted".into(),
+        };
+        let versions: Vec<String> = secret.versions.iter().map(u16::to_string).collect();
+        println!(
+            "{name}: versions {} of the cluster secret, {} in use; {older}",
+            versions.join(", "),
+            secret.current
+        );
+    }
     Ok(())
 }
 

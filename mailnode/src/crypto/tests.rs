@@ -13,7 +13,7 @@ fn whole(opened: Result<Opened, CryptoError>) -> Bytes {
 }
 
 fn keys() -> Keys {
-    Keys::new(SECRET).unwrap()
+    Keys::new(&Secrets::one(SECRET)).unwrap()
 }
 
 /// A message of Alice's: what is stored, and its entry's reference.
@@ -48,7 +48,7 @@ fn a_body_comes_back_and_equal_bodies_are_one_blob() {
 
 #[test]
 fn another_clusters_secret_gives_another_name_so_that_guesses_cannot_be_confirmed() {
-    let theirs = Keys::new(&[7; 32]).unwrap().seal(b"hello").unwrap();
+    let theirs = Keys::new(&Secrets::one(&[7; 32])).unwrap().seal(b"hello").unwrap();
     assert_ne!(sealed(b"hello", None).1.id, theirs.id);
 }
 
@@ -64,7 +64,7 @@ fn a_damaged_copy_or_a_key_of_another_blob_is_refused() {
 
 #[test]
 fn a_short_secret_is_refused() {
-    assert!(matches!(Keys::new(&[1; 31]), Err(CryptoError::ShortSecret)));
+    assert!(matches!(Keys::new(&Secrets::one(&[1; 31])), Err(CryptoError::ShortSecret)));
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_part_comes_back_by_its_key_alone_and_equal_parts_are_one_blob() {
     assert_eq!((one.id, &one.ciphertext), (two.id, &two.ciphertext));
     assert_eq!(BlobKind::of(&one.ciphertext), BlobKind::Part);
     assert_eq!(&open_part(one.id, &one.key, one.ciphertext.clone()).unwrap()[..], b"a part");
-    assert_ne!(Keys::new(&[7; 32]).unwrap().seal_part(b"a part").unwrap().id, one.id);
+    assert_ne!(Keys::new(&Secrets::one(&[7; 32])).unwrap().seal_part(b"a part").unwrap().id, one.id);
     let other = keys().seal_part(b"another").unwrap();
     assert_eq!(open_part(one.id, &other.key, one.ciphertext.clone()), Err(CryptoError::Damaged));
     assert_eq!(open_part(one.id, &one.key, other.ciphertext), Err(CryptoError::Damaged));

@@ -110,11 +110,11 @@ async fn peers<L: LeaseService>(node: &Arc<Node>, leases: &L) -> BTreeMap<NodeId
 }
 
 async fn call(node: &Arc<Node>, peer: &PeerAddress, request: &Request) -> Option<Response> {
-    let (head, body) = encode(node.clock.sender(), request, Bytes::new()).ok()?;
+    let (head, body) = encode(node.sender(), request, Bytes::new()).ok()?;
     let answer = node.transport.call(peer.clone(), head, body, PATIENCE);
     let (head, body) = timeout(PATIENCE, answer).await.ok()?.ok()?;
     let (sender, response, _) = decode(&head, body).ok()?;
-    node.clock.hear(NodeId(peer.node_id), &sender);
+    node.hear(NodeId(peer.node_id), &sender);
     Some(response)
 }
 

@@ -2,12 +2,11 @@
 //! durable, watchers told.
 
 use super::{UserCell, lock, rewrap};
+use crate::crypto::Wrapping;
 use crate::environment;
 use crate::node::Node;
 use crate::wire::{Failure, Numbered, Request, Response, UserOp};
-use cluster::{
-    Bucket, Entry, EntryId, Epoch, FolderId, Incarnation, MailboxIndex, NodeId, Timestamp, UserId,
-};
+use cluster::{Bucket, Entry, Epoch, FolderId, Incarnation, MailboxIndex, NodeId, Timestamp, UserId};
 use directory::Profile;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,7 +40,9 @@ pub struct Mailbox {
     /// The profile whose reservations the index knows.
     profile: Option<Arc<Profile>>,
     /// Live entries whose keys are wrapped otherwise than the account's mode asks for.
-    pub misfits: BTreeSet<EntryId>,
+    pub misfits: rewrap::Misfits,
+    /// How they should be wrapped.
+    wanted: Option<Wrapping>,
     /// The view in which the index was last brought up to date.
     epoch: Option<Epoch>,
 }
@@ -55,7 +56,8 @@ impl Mailbox {
             number_again: None,
             fetched: None,
             profile: None,
-            misfits: BTreeSet::new(),
+            misfits: rewrap::Misfits::default(),
+            wanted: None,
             epoch: None,
         }
     }
@@ -64,12 +66,11 @@ impl Mailbox {
     /// renumbered.
     fn learn(&mut self, mut entries: Vec<Entry>) {
         entries.sort_by_key(|entry| entry.location.uid.map_or(u32::MAX, |uid| uid.number));
-        let wanted = self.profile.as_deref().and_then(rewrap::wanted);
         for entry in entries {
             let id = entry.id;
             self.index.learn(entry);
-            if self.index.entry(id).is_some_and(|entry| rewrap::is_misfit(entry, wanted)) {
-                self.misfits.insert(id);
+            if let (Some(entry), Some(wanted)) = (self.index.entry(id), self.wanted) {
+                self.misfits.look_at(entry, wanted);
             }
         }
     }
@@ -89,7 +90,13 @@ impl Mailbox {
     }
 
     /// If another manager has reserved UIDs since we last heard, what it has numbered is only in the fragments.
-    fn know(&mut self, profile: &Arc<Profile>) {
+    fn know(&mut self, node: &Node, profile: &Arc<Profile>) {
+        let wanted = rewrap::wanted(node, profile);
+        if self.wanted.replace(wanted).is_some_and(|before| before != wanted) {
+            // Every entry is looked at once.
+            self.misfits.clear();
+            self.built_from.clear();
+        }
         if self.profile.as_ref().is_some_and(|known| Arc::ptr_eq(known, profile)) {
             return;
         }
@@ -97,11 +104,6 @@ impl Mailbox {
             if self.index.set_reservations(folder.id, &folder.uid_blocks, folder.next_uid) {
                 self.built_from.clear();
             }
-        }
-        if self.profile.as_deref().and_then(rewrap::wanted) != rewrap::wanted(profile) {
-            // Every entry is looked at once.
-            self.misfits.clear();
-            self.built_from.clear();
         }
         self.profile = Some(profile.clone());
     }
@@ -138,7 +140,7 @@ pub async fn refresh(
         cell.profile.doubt();
     }
     let mut profile = cell.profile.current(node, cell.user).await?;
-    mailbox.know(&profile);
+    mailbox.know(node, &profile);
     fetch_fragments(node, cell, mailbox).await?;
     mailbox.epoch = Some(epoch);
     let incoming = std::mem::take(&mut lock(&cell.incoming).entries);
@@ -146,7 +148,7 @@ pub async fn refresh(
     if mailbox.index.is_behind() {
         // Which of our numbers count is in the profile only.
         profile = cell.profile.refreshed(node, cell.user).await?;
-        mailbox.know(&profile);
+        mailbox.know(node, &profile);
         fetch_fragments(node, cell, mailbox).await?;
         // The state of the profile that we were given is old, or what was reserved is lost with a disk: nobody else is
         // given those numbers.
@@ -319,12 +321,12 @@ pub async fn reserve(
         let failure = match cell.profile.reserve_uids(node, cell.user, folder, &asked).await {
             Ok((profile, Some(block))) => {
                 mailbox.index.add_block(folder, block);
-                mailbox.know(&profile);
+                mailbox.know(node, &profile);
                 tell_manager(node, cell).await;
                 return Ok(profile);
             }
             Ok((profile, None)) => {
-                mailbox.know(&profile);
+                mailbox.know(node, &profile);
                 fetch_fragments(node, cell, mailbox).await?;
                 Failure::Temporary(ANOTHER.into())
             }

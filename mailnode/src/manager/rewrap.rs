@@ -1,6 +1,7 @@
-//! After a change of an account's mode: the keys of its mail are wrapped the other way, in the background.
+//! After a change of an account's mode, or of the cluster's secret: the keys of its mail are wrapped anew, in the background.
 //!
-//! - From the cluster to the user only the public key is needed: the manager does it by itself.
+//! - From the cluster to the user only the public key is needed, and from one version of the cluster's secret to the next nothing:
+//!   the manager does it by itself.
 //! - From the user to the cluster the private key is needed: a session that has it asks for keys of bodies
 //!   ([`misfits`]), wraps them for the cluster and hands them back ([`take`]).
 //!
@@ -13,10 +14,11 @@ use super::{UserCell, lock};
 use crate::crypto::Wrapping;
 use crate::environment;
 use crate::node::Node;
-use crate::wire::{Failure, Misfits, UserReply};
+use crate::wire::{self, Failure, UserReply};
 use cluster::{Entry, EntryId, Register, UserId, WrappedKey};
 use directory::Profile;
 use directory::encryption::{Mode, PublicKey};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,24 +29,62 @@ pub const STEP: usize = 200;
 const PAUSE: Duration = Duration::from_secs(1);
 const TRIES: u32 = 30;
 
-/// How the keys of an account's mail should be wrapped; None while nobody ever turned mode `user` on.
-pub fn wanted(profile: &Profile) -> Option<Wrapping> {
-    profile.encryption.has_keys().then_some(match profile.encryption.mode {
-        Mode::User => Wrapping::User,
-        Mode::Cluster => Wrapping::Cluster,
-    })
+/// How the keys of an account's mail should be wrapped.
+pub fn wanted(node: &Node, profile: &Profile) -> Wrapping {
+    match profile.encryption.mode {
+        Mode::User if profile.encryption.has_keys() => Wrapping::User,
+        _ => Wrapping::Cluster(node.keys.current()),
+    }
 }
 
-/// True if the key of a message should be wrapped otherwise. One that a newer version wrapped is left to it.
-pub fn is_misfit(entry: &Entry, wanted: Option<Wrapping>) -> bool {
-    let is = Wrapping::of(&entry.blob.key.value);
-    entry.is_live() && wanted.is_some() && is.is_some() && is != wanted
+/// Live entries whose keys should be wrapped otherwise.
+#[derive(Default)]
+pub struct Misfits {
+    /// The manager can do it.
+    here: BTreeSet<EntryId>,
+    /// A session of the user has to.
+    for_session: BTreeSet<EntryId>,
+}
+
+impl Misfits {
+    pub fn look_at(&mut self, entry: &Entry, wanted: Wrapping) {
+        match Wrapping::of(&entry.blob.key.value) {
+            Some(Wrapping::Cluster(_)) if is_misfit(entry, wanted) => self.here.insert(entry.id),
+            Some(Wrapping::User) if is_misfit(entry, wanted) => self.for_session.insert(entry.id),
+            _ => false,
+        };
+    }
+
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn remove(&mut self, id: EntryId) {
+        self.here.remove(&id);
+        self.for_session.remove(&id);
+    }
+
+    fn len(&self) -> usize {
+        self.here.len() + self.for_session.len()
+    }
+}
+
+/// True if the key of a message should be wrapped otherwise. One by a newer version, of the secret or of this program, is left
+/// to who knows it.
+fn is_misfit(entry: &Entry, wanted: Wrapping) -> bool {
+    let differs = match (Wrapping::of(&entry.blob.key.value), wanted) {
+        (Some(Wrapping::Cluster(version)), Wrapping::Cluster(current)) => version < current,
+        (Some(is), wanted) => is != wanted,
+        (None, _) => false,
+    };
+    entry.is_live() && differs
 }
 
 /// Called when the mailbox was brought up to date: begins what the manager can do alone.
 pub fn begin(node: &Arc<Node>, cell: &UserCell, mailbox: &Mailbox, profile: &Profile) {
-    let nothing = mailbox.misfits.is_empty() && !profile.encryption.rewrapping;
-    if nothing || wanted(profile) != Some(Wrapping::User) || cell.rewrapping.swap(true, Ordering::AcqRel) {
+    let to_finish = profile.encryption.rewrapping && wanted(node, profile) == Wrapping::User;
+    let nothing = mailbox.misfits.here.is_empty() && !to_finish;
+    if nothing || cell.rewrapping.swap(true, Ordering::AcqRel) {
         return;
     }
     let (node, user) = (node.clone(), cell.user);
@@ -70,42 +110,52 @@ enum Step {
 async fn step(node: &Arc<Node>, cell: &UserCell) -> Result<Step, Failure> {
     let mut mailbox = cell.mailbox.lock().await;
     let profile = refresh(node, cell, &mut mailbox).await?;
-    let Some(public) = profile.encryption.sealing_key() else { return Ok(Step::Done) };
-    let entries = next(&mut mailbox, &profile, STEP);
+    let wanted = wanted(node, &profile);
+    let seal_to = match wanted {
+        Wrapping::User => profile.encryption.sealing_key(),
+        Wrapping::Cluster(_) => None,
+    };
+    let ids = mailbox.misfits.here.iter().copied().collect();
+    let entries = next(&mut mailbox, ids, wanted, STEP);
     if entries.is_empty() {
         drop(mailbox);
         return finish(node, cell, &profile).await.map(|()| Step::Done);
     }
-    let (sealer, user) = (node.clone(), cell.user);
-    let sealed = environment::blocking(move || seal(&sealer, user, public, entries)).await;
-    let sealed = sealed.map_err(|error| Failure::Temporary(error.to_string()))?;
-    replace(node, cell, &mut mailbox, &profile, sealed).await?;
+    let (worker, user) = (node.clone(), cell.user);
+    let wrapped = environment::blocking(move || wrap(&worker, user, seal_to, entries)).await;
+    let wrapped = wrapped.map_err(|error| Failure::Temporary(error.to_string()))?;
+    replace(node, cell, &mut mailbox, wanted, wrapped).await?;
     Ok(Step::More)
 }
 
-fn seal(node: &Node, user: UserId, public: PublicKey, entries: Vec<Entry>) -> Vec<(Entry, WrappedKey)> {
-    let seal = |entry: Entry| match node.keys.seal_to_user(&entry.blob, user, public) {
-        Ok(key) => Some((entry, key)),
-        Err(error) => {
-            // It stays as it is; whoever could read it still can.
-            tracing::error!(%user, entry = %entry.id, %error, "a key cannot be sealed to its user");
-            None
-        }
+fn wrap(
+    node: &Node,
+    user: UserId,
+    seal_to: Option<PublicKey>,
+    entries: Vec<Entry>,
+) -> Vec<(Entry, WrappedKey)> {
+    let wrap = |entry: Entry| {
+        let wrapped = match seal_to {
+            Some(public) => node.keys.seal_to_user(&entry.blob, user, public),
+            None => node.keys.wrap_for_cluster(&entry.blob, None),
+        };
+        // If it fails it stays as it is; whoever could read it still can.
+        let failed =
+            |error| tracing::error!(%user, entry = %entry.id, %error, "a key cannot be wrapped anew");
+        wrapped.map_err(failed).ok().map(|key| (entry, key))
     };
-    entries.into_iter().filter_map(seal).collect()
+    entries.into_iter().filter_map(wrap).collect()
 }
 
-/// The next entries to wrap anew. Those that wait for a UID come later: they must not be shown before.
-fn next(mailbox: &mut Mailbox, profile: &Profile, most: usize) -> Vec<Entry> {
-    let wanted = wanted(profile);
+/// The next of these entries to wrap anew. Those that wait for a UID come later: they must not be shown before.
+fn next(mailbox: &mut Mailbox, ids: Vec<EntryId>, wanted: Wrapping, most: usize) -> Vec<Entry> {
     let mut entries = Vec::new();
-    let ids: Vec<EntryId> = mailbox.misfits.iter().copied().collect();
     for id in ids {
         if entries.len() >= most {
             break;
         }
         let Some(entry) = mailbox.index.entry(id).filter(|entry| is_misfit(entry, wanted)).cloned() else {
-            mailbox.misfits.remove(&id);
+            mailbox.misfits.remove(id);
             continue;
         };
         if is_shown(mailbox, &entry) {
@@ -125,10 +175,10 @@ async fn replace(
     node: &Arc<Node>,
     cell: &UserCell,
     mailbox: &mut Mailbox,
-    profile: &Profile,
+    wanted: Wrapping,
     keys: Vec<(Entry, WrappedKey)>,
 ) -> Result<(), Failure> {
-    let (at, wanted) = (mailbox.stamp(node), wanted(profile));
+    let at = mailbox.stamp(node);
     let plan: Vec<Entry> = keys
         .into_iter()
         .map(|(mut entry, key)| {
@@ -143,7 +193,7 @@ async fn replace(
     let (_, complete) = make_durable(node, mailbox, plan).await;
     for id in &ids {
         if !mailbox.index.entry(*id).is_some_and(|entry| is_misfit(entry, wanted)) {
-            mailbox.misfits.remove(id);
+            mailbox.misfits.remove(*id);
         }
     }
     node.metrics.encryption.rewrapped(wanted, ids.len());
@@ -156,7 +206,7 @@ async fn replace(
 async fn finish(node: &Arc<Node>, cell: &UserCell, profile: &Profile) -> Result<(), Failure> {
     let all = {
         let mailbox = cell.mailbox.lock().await;
-        mailbox.misfits.is_empty() && mailbox.is_complete()
+        mailbox.misfits.len() == 0 && mailbox.is_complete()
     };
     if !all {
         return Err(Failure::Temporary("some messages cannot be reached now".into()));
@@ -182,9 +232,11 @@ async fn finish(node: &Arc<Node>, cell: &UserCell, profile: &Profile) -> Result<
 pub async fn misfits(node: &Arc<Node>, cell: &UserCell, most: usize) -> Result<UserReply, Failure> {
     let mut mailbox = cell.mailbox.lock().await;
     let profile = refresh(node, cell, &mut mailbox).await?;
-    let mut found = Misfits { left: mailbox.misfits.len() as u64, for_session: Vec::new() };
-    if wanted(&profile) == Some(Wrapping::Cluster) {
-        let entries = next(&mut mailbox, &profile, most.min(STEP));
+    let mut found = wire::Misfits { left: mailbox.misfits.len() as u64, for_session: Vec::new() };
+    let wanted = wanted(node, &profile);
+    if matches!(wanted, Wrapping::Cluster(_)) {
+        let ids = mailbox.misfits.for_session.iter().copied().collect();
+        let entries = next(&mut mailbox, ids, wanted, most.min(STEP));
         found.left = mailbox.misfits.len() as u64;
         found.for_session = entries.into_iter().map(|entry| (entry.id, entry.blob)).collect();
         drop(mailbox);
@@ -206,8 +258,8 @@ pub async fn take(
     }
     let mut mailbox = cell.mailbox.lock().await;
     let profile = refresh(node, cell, &mut mailbox).await?;
-    let wanted = wanted(&profile);
-    if wanted != Some(Wrapping::Cluster) {
+    let wanted = wanted(node, &profile);
+    if wanted == Wrapping::User {
         return Ok(UserReply::Done);
     }
     let fitting = keys.into_iter().filter_map(|(id, key)| {
@@ -217,7 +269,7 @@ pub async fn take(
     });
     let fitting: Vec<_> = fitting.collect();
     if !fitting.is_empty() {
-        replace(node, cell, &mut mailbox, &profile, fitting).await?;
+        replace(node, cell, &mut mailbox, wanted, fitting).await?;
     }
     Ok(UserReply::Done)
 }
