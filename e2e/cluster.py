@@ -88,11 +88,15 @@ class Accounts:
     def running(self):
         return [node for node in self.nodes if node.is_running]
 
-    def admin(self, *arguments, node=None, input="", token_file=None, check=True):
+    def run_long(self, *arguments):
+        """An admin command that may take minutes."""
+        return self.admin(*arguments, timeout=1200)
+
+    def admin(self, *arguments, node=None, input="", token_file=None, check=True, timeout=60):
         """Runs an admin command of the binary against a node; returns its standard output."""
         node = node or self.running()[0]
         command = [MAILNODE, "--server", node.url, "--token-file", token_file or node.token_file, *arguments]
-        done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=timeout)
         if check:
             assert done.returncode == 0, f"{arguments}: {done.stderr}"
             return done.stdout

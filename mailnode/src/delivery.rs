@@ -8,8 +8,8 @@ use crate::parts;
 use crate::wire::{Failure, PendingEntry, Request, Response};
 use bytes::Bytes;
 use cluster::{
-    Entry, Flag, FolderId, Location, MailMap, NodeId, Progress, Register, ReplicaWrite, StoreCall, Timestamp,
-    UserId, is_queue_user, placement,
+    Entry, EntryId, Flag, FolderId, Location, MailMap, NodeId, Progress, Register, ReplicaWrite, StoreCall,
+    Timestamp, UserId, is_queue_user, placement,
 };
 use directory::encryption::PublicKey;
 use futures_util::StreamExt;
@@ -18,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A shorter body is sent without asking whether it is there.
+const SMALL: usize = 4 * 1024;
 /// A replica that has not acknowledged by now is replaced (and its late answer still counts).
 const SLOW: Duration = Duration::from_millis(800);
 /// A replica that has not answered by now never will.
@@ -34,6 +36,18 @@ pub struct Recipient {
     pub internal_date: Option<i64>,
     /// The key of the user's that the body's key is sealed to; the cluster can read the body if absent.
     pub seal_to: Option<PublicKey>,
+    /// For a delivery that may be repeated.
+    pub fixed: Option<Fixed>,
+}
+
+/// What is the same each time that a delivery is tried, so that trying again gives no second message.
+#[derive(Clone, Copy, Debug)]
+pub struct Fixed {
+    pub id: EntryId,
+    /// Earlier than whatever its user does to it.
+    pub at: Timestamp,
+    /// It was tried before: wherever copies were made, they are told of those that are made now.
+    pub again: bool,
 }
 
 /// Delivers one message. For each recipient: the entry that is on `minCopies` disks now, or why not.
@@ -60,11 +74,15 @@ pub async fn deliver(
         .iter()
         .zip(blobs)
         .map(|(recipient, blob)| Entry {
-            id: new_entry_id(),
+            id: recipient.fixed.map_or_else(new_entry_id, |fixed| fixed.id),
             user: recipient.user,
             blob,
             internal_date: recipient.internal_date.unwrap_or_else(wall_seconds),
-            location: Location { folder: recipient.folder, at, uid: None },
+            location: Location {
+                folder: recipient.folder,
+                at: recipient.fixed.map_or(at, |fixed| fixed.at),
+                uid: None,
+            },
             flags: recipient
                 .flags
                 .iter()
@@ -91,7 +109,13 @@ pub async fn deliver(
             )
         })
         .collect();
-    let outcomes = write(node, entries, orders, ciphertext).await;
+    let view = &node.topology.now().view;
+    let everybody = view.members.iter().map(|member| member.id);
+    let again = recipients.iter().any(|recipient| recipient.fixed.is_some_and(|fixed| fixed.again));
+    let further = if again { everybody.collect() } else { Vec::new() };
+    // Many writes of one message: after the first its body is there.
+    let bare = recipients.iter().any(|recipient| recipient.fixed.is_some()) && ciphertext.len() > SMALL;
+    let outcomes = write(node, entries, orders, ciphertext, &further, bare).await;
     let durable = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok());
     // What is queued for other servers is counted there.
     node.metrics.delivered.inc_by(durable.filter(|entry| !is_queue_user(entry.user)).count() as u64);
@@ -104,6 +128,8 @@ async fn write(
     mut entries: Vec<Entry>,
     orders: Vec<Vec<NodeId>>,
     body: Bytes,
+    further: &[NodeId],
+    bare: bool,
 ) -> Vec<Result<Entry, Failure>> {
     let replication = node.settings.replication;
     let mut write = ReplicaWrite::new(replication.factor, replication.min_copies, orders);
@@ -124,7 +150,13 @@ async fn write(
         for call in calls {
             let pending = call.recipients.iter().filter_map(|&index| {
                 let entry = entries.get(index)?.clone();
-                let told = entry.replicas.value.iter().copied().chain(write.given_up(index));
+                let told = entry
+                    .replicas
+                    .value
+                    .iter()
+                    .copied()
+                    .chain(write.given_up(index))
+                    .chain(further.iter().copied());
                 let pending: BTreeSet<NodeId> = told.filter(|&other| other != call.node).collect();
                 Some(PendingEntry { entry, pending: pending.into_iter().collect() })
             });
@@ -132,6 +164,9 @@ async fn write(
             let (node, body) = (node.clone(), body.clone());
             timers.push(slow_timer(call.clone()));
             running.push(async move {
+                if bare && let Ok(Response::Done) = node.call(call.node, request.clone(), DEADLINE).await {
+                    return (call, true);
+                }
                 let outcome = node.call_with(call.node, request, body, DEADLINE).await;
                 (call, matches!(outcome, Ok((Response::Done, _))))
             });

@@ -15,6 +15,7 @@ pub mod environment;
 mod files;
 mod forgetting;
 pub mod healing;
+mod lists;
 mod locking;
 pub mod log_heads;
 mod manager;

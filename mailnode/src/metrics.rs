@@ -31,6 +31,7 @@ pub struct Metrics {
     pub healing: HealingMetrics,
     pub parts: PartMetrics,
     pub encryption: EncryptionMetrics,
+    pub lists: ListMetrics,
     pub queue: QueueMetrics,
     pub rpc: RpcMetrics,
     pub user_database: UserDatabaseMetrics,
@@ -115,6 +116,13 @@ impl EncryptionMetrics {
     pub fn unlocked(&self, partly: bool) {
         self.unlocked.with_label_values(&[if partly { "partly" } else { "all" }]).inc();
     }
+}
+
+/// Mailing lists.
+pub struct ListMetrics {
+    pub accepted: IntCounter,
+    pub delivered: IntCounter,
+    pub undelivered: IntCounter,
 }
 
 /// Mail to other servers.
@@ -332,6 +340,17 @@ impl Metrics {
                     "prickle_encryption_unlocked_total",
                     "Sessions that were logged in to with a secret that opened all, or part, of the user's keys.",
                     &["keys"],
+                )?,
+            },
+            lists: ListMetrics {
+                accepted: counter(
+                    "prickle_list_messages_total",
+                    "Messages for mailing lists that were queued.",
+                )?,
+                delivered: counter("prickle_list_copies_total", "Copies of them that members of ours have.")?,
+                undelivered: counter(
+                    "prickle_list_undelivered_total",
+                    "Members that cannot get a message: over quota, or gone. Their list's owners were told.",
                 )?,
             },
             queue: QueueMetrics {

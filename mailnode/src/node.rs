@@ -271,6 +271,9 @@ impl Node {
             | Request::StorePart { .. }
             | Request::WantedParts { .. }
             | Request::Parts) => crate::parts::serve(self, request, body).await?,
+            Request::Fan { fan, shares } => {
+                Response::Fanned(crate::lists::fan(self, &fan, body, shares).await)
+            }
             request => return crate::replica::serve(self, from, request, body).await,
         };
         Ok((response, Bytes::new()))

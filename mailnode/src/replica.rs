@@ -52,9 +52,11 @@ pub async fn is_readable(node: &Node, id: BlobId) -> storage::Result<bool> {
     Ok(false)
 }
 
-/// Stores a new message, body and entries in one group of the log. Resolves when it is on disk.
+/// Stores a new message, body and entries in one group of the log. Resolves when it is on disk. Without a body the body has to be
+/// here already.
 ///
 /// # Errors
+/// [`Failure::NotFound`] if it is not;
 /// [`Failure::Invalid`] if the body is not the one that the entries name or a stamp is too far ahead;
 /// [`Failure::Temporary`] if the disk fails.
 pub async fn store(node: &Arc<Node>, entries: Vec<PendingEntry>, body: Bytes) -> Result<(), Failure> {
@@ -65,7 +67,13 @@ pub async fn store(node: &Arc<Node>, entries: Vec<PendingEntry>, body: Bytes) ->
     }
     observe(node, &entries)?;
     let mut writes = Vec::with_capacity(entries.len() + 1);
-    writes.push(Write::Blob { id, parts: body });
+    if body.is_empty() {
+        if !node.store.has_blob(id).map_err(disk)? {
+            return Err(Failure::NotFound);
+        }
+    } else {
+        writes.push(Write::Blob { id, parts: body });
+    }
     writes.extend(
         entries.into_iter().map(|pending| Write::Entry { entry: pending.entry, pending: pending.pending }),
     );

@@ -10,6 +10,7 @@ mod backend;
 mod cache;
 mod client;
 mod encryption;
+mod lists;
 mod machine;
 #[cfg(feature = "tikv")]
 mod tikv;
@@ -28,7 +29,7 @@ pub use backend::{RemoteStatus, check};
 use cache::Cache;
 use cluster::mailbox::Reservation;
 use cluster::{Bucket, FolderId, NodeId, UidBlock, UserId};
-use directory::accounts::{Profiles, Repair};
+use directory::accounts::{Profiles, Repair, Resolved};
 use directory::embedded::{EmbeddedRequest, EmbeddedResponse};
 use directory::encryption::Mode;
 use directory::{AccountError, Accounts, Credentials, Profile, ProfileError};
@@ -47,7 +48,7 @@ const REPAIR: Duration = Duration::from_secs(10);
 pub struct UserDatabase {
     machine: Arc<Machine>,
     accounts: Arc<Accounts<Backend>>,
-    addresses: Cache<Vec<UserId>>,
+    addresses: Cache<Resolved>,
     logins: Cache<UserId>,
     domains: Cache<()>,
 }
@@ -126,11 +127,11 @@ impl UserDatabase {
         all.saturating_sub(ready) as u64
     }
 
-    /// All users an address leads to, aliases expanded.
+    /// All users and lists an address leads to, aliases expanded.
     ///
     /// # Errors
     /// [`Failure::NotFound`] if it surely leads nowhere; [`Failure::Invalid`] if it is no address.
-    pub async fn resolve(&self, address: &str) -> Result<Vec<UserId>, Failure> {
+    pub async fn resolve(&self, address: &str) -> Result<Resolved, Failure> {
         let look_up = async { self.accounts.resolve(address).await.map_err(Failure::from) };
         self.addresses.get(address, look_up).await
     }

@@ -3,6 +3,7 @@
 //! only ever added at the end, a field never (docs/decisions/versions.md).
 
 use crate::healing::{DrainProgress, HealingStatus};
+use crate::lists::{Fan, NotDelivered, Share};
 use crate::log_heads::{Quarantine, SignedHead};
 use crate::outbound::control::{QueueAnswer, QueueRequest};
 use crate::parts::PartsStatus;
@@ -124,6 +125,11 @@ pub enum Request {
     /// Store a part (the call's bytes).
     StorePart {
         id: cluster::BlobId,
+    },
+    /// Bring a message (the call's bytes) to a list's members.
+    Fan {
+        fan: Fan,
+        shares: Vec<Share>,
     },
     /// Which of these parts do bodies at the receiver refer to?
     WantedParts {
@@ -279,6 +285,8 @@ pub enum Response {
         serving: bool,
     },
     Queue(QueueAnswer),
+    /// Who did not get the message.
+    Fanned(Vec<(UserId, NotDelivered)>),
     WantedParts(Vec<cluster::BlobId>),
     Parts(PartsStatus),
 }
@@ -489,6 +497,7 @@ impl Request {
             Self::Queue(_) => "queue",
             Self::KeepParts { .. } => "keep-parts",
             Self::StorePart { .. } => "store-part",
+            Self::Fan { .. } => "fan",
             Self::WantedParts { .. } => "wanted-parts",
             Self::Parts => "parts",
         }

@@ -75,6 +75,10 @@ macro_rules! hex_id {
 }
 
 hex_id!(
+    /// A mailing list: random.
+    ListId, u128, 16
+);
+hex_id!(
     /// A node of the cluster: the first 64 bits of the hash of its name, so that it is the same after its disk
     /// was lost. Two names with one id are refused when the second wants to join.
     NodeId, u64, 8

@@ -53,7 +53,7 @@ pub use blob::BlobKind;
 pub use clock::{ClockError, HybridClock, Timestamp};
 pub use entry::{BlobRef, Entry, Flag, Location, Register, WrappedKey};
 pub use fragment::Fragment;
-pub use ids::{BlobId, Bucket, EntryId, Epoch, FolderId, Incarnation, NodeId, UserId};
+pub use ids::{BlobId, Bucket, EntryId, Epoch, FolderId, Incarnation, ListId, NodeId, UserId};
 pub use lateness::{Lateness, Sent};
 pub use mail_map::MailMap;
 pub use mailbox::{FolderTable, MailboxIndex, UidBlock};

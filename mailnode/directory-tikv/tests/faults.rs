@@ -307,7 +307,7 @@ async fn pd_and_tikv_killed_for_four_seconds_under_load_lose_and_double_nothing(
     assert!(next.first > last);
 
     for name in &all.accounts {
-        let user = accounts.resolve(name).await.unwrap()[0];
+        let user = accounts.resolve(name).await.unwrap().users[0];
         assert_eq!(accounts.profile(user).await.unwrap().id, user, "{name}");
     }
     // The lists are no domains; the repair pass does not look at domains.
@@ -319,7 +319,7 @@ async fn pd_and_tikv_killed_for_four_seconds_under_load_lose_and_double_nothing(
     loop {
         let page = accounts.list_users(after.as_deref(), 500).await.unwrap();
         for address in &page {
-            let user = accounts.resolve(address).await.unwrap()[0];
+            let user = accounts.resolve(address).await.unwrap().users[0];
             assert!(accounts.profile(user).await.is_ok(), "{address} is half made");
         }
         let Some(last) = page.last() else { break };

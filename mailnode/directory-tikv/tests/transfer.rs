@@ -70,7 +70,7 @@ async fn accounts_go_from_the_embedded_database_into_tikv_and_back() {
     arrives(&export(&tikv).await, &last).await;
     assert!(import(&tikv, &lines).await.iter().all(|outcome| *outcome == Ok(Imported::Present)));
     for (n, user) in ids.iter().enumerate() {
-        assert_eq!(last.resolve(&format!("a{n:03}@example.org")).await, Ok(vec![*user]));
+        assert_eq!(last.resolve(&format!("a{n:03}@example.org")).await, Ok(vec![*user].into()));
         let before = first.profile(*user).await.unwrap();
         let (_, block) = last.reserve_uids(*user, FolderId::INBOX, &Reservation::new(1, AT)).await.unwrap();
         let block = block.unwrap();

@@ -3,7 +3,8 @@
 //! | record | key | value |
 //! | --- | --- | --- |
 //! | profile | user id | [`Profile`] |
-//! | address | address | [`Target`]: the user or the alias's targets |
+//! | address | address | [`Target`]: the user, the alias's targets, or the mailing list |
+//! | members | list id and shard | [`lists`] |
 //! | domain | domain | [`Domain`] |
 //!
 //! A user exists from the moment that their profile is written until it is deleted. An address is written before
@@ -12,11 +13,14 @@
 //! - an address may lead to a user id without a profile, which takes no mail and lets nobody in. The next
 //!   [`Accounts::add_user`] of that address, or the repair pass, replaces it.
 
+pub mod lists;
 mod repair;
 mod resolve;
 pub mod transfer;
 
+pub use lists::{List, Posting};
 pub use repair::{Repair, Repaired};
+pub use resolve::Resolved;
 
 use crate::address::{Address, AddressError, normal_domain};
 use crate::encryption::{EncryptionError, Mode};
@@ -73,6 +77,7 @@ impl From<CodecError> for AccountError {
 pub enum Target {
     User(UserId),
     Alias(Vec<Address>),
+    List(Box<List>),
 }
 
 /// A domain that the cluster takes mail for.
@@ -257,7 +262,7 @@ impl<R: Records> Accounts<R> {
         let key = Key::address(address);
         let (version, target) = self.target(address).await?;
         match target {
-            Some(Target::Alias(_)) => return Err(AccountError::AlreadyExists),
+            Some(Target::Alias(_) | Target::List(_)) => return Err(AccountError::AlreadyExists),
             Some(Target::User(owner)) if self.exists(owner).await? => {
                 return Err(AccountError::AlreadyExists);
             }
@@ -420,16 +425,21 @@ impl<R: Records> Accounts<R> {
             }
             parsed.push(target);
         }
-        let (version, known) = self.target(&address).await?;
+        self.claim_for(&address, Target::Alias(parsed)).await
+    }
+
+    /// Makes an address lead to an alias's targets or a list, if it leads nowhere.
+    async fn claim_for(&self, address: &Address, target: Target) -> Result<(), AccountError> {
+        let (version, known) = self.target(address).await?;
         let orphan = match known {
             None => true,
             Some(Target::User(owner)) => !self.exists(owner).await?,
-            Some(Target::Alias(_)) => false,
+            Some(Target::Alias(_) | Target::List(_)) => false,
         };
         if !orphan {
             return Err(AccountError::AlreadyExists);
         }
-        match self.set(&Key::address(&address), version, Some(encode(&Target::Alias(parsed)))).await {
+        match self.set(&Key::address(address), version, Some(encode(&target))).await {
             Ok(_) => Ok(()),
             Err(DatabaseError::Conflict) => Err(AccountError::AlreadyExists),
             Err(error) => Err(error.into()),
@@ -482,7 +492,7 @@ impl<R: Records> Accounts<R> {
     ) -> Result<Vec<(String, Vec<String>)>, AccountError> {
         let as_alias = |id: String, target| match target {
             Target::Alias(targets) => Some((id, targets.iter().map(Address::to_string).collect())),
-            Target::User(_) => None,
+            Target::User(_) | Target::List(_) => None,
         };
         self.list_addresses(after, limit, as_alias).await
     }

@@ -4,7 +4,7 @@
 
 use crate::address::Address;
 use bytes::Bytes;
-use cluster::{Bucket, UserId};
+use cluster::{Bucket, ListId, UserId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -14,6 +14,8 @@ pub enum Kind {
     Profile,
     Address,
     Domain,
+    /// Some members of a mailing list.
+    Members,
 }
 
 impl Kind {
@@ -22,6 +24,7 @@ impl Kind {
             Self::Profile => b'p',
             Self::Address => b'a',
             Self::Domain => b'd',
+            Self::Members => b'm',
         }
     }
 
@@ -30,6 +33,7 @@ impl Kind {
             b'p' => Some(Self::Profile),
             b'a' => Some(Self::Address),
             b'd' => Some(Self::Domain),
+            b'm' => Some(Self::Members),
             _ => None,
         }
     }
@@ -56,6 +60,13 @@ impl Key {
     /// `domain` in its normal form.
     pub fn domain(domain: &str) -> Self {
         Self::new(Bucket::of_bytes(domain.as_bytes()), Kind::Domain, domain.as_bytes())
+    }
+
+    /// Of a mailing list, by its id: the members of one shard.
+    pub fn members(list: ListId, shard: u8) -> Self {
+        let mut id = list.to_bytes().to_vec();
+        id.push(shard);
+        Self::new(Bucket::of_bytes(&id), Kind::Members, &id)
     }
 
     fn new(bucket: Bucket, kind: Kind, id: &[u8]) -> Self {
@@ -112,7 +123,9 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{:?}:", self.bucket().0, self.kind())?;
         match self.kind() {
-            Some(Kind::Profile) | None => self.id().iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+            Some(Kind::Profile | Kind::Members) | None => {
+                self.id().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
             Some(_) => f.write_str(&String::from_utf8_lossy(self.id())),
         }
     }

@@ -17,6 +17,11 @@ impl Destination {
         Self("(relay)".into())
     }
 
+    /// The members of mailing lists here.
+    pub fn lists() -> Self {
+        Self("(lists)".into())
+    }
+
     /// The domain of an address.
     ///
     /// # Errors

@@ -173,6 +173,7 @@ async fn deliver(
                 flags: Vec::new(),
                 internal_date: Some(number),
                 seal_to: *seal_to,
+                fixed: None,
             }),
             other => {
                 let why = format!("not accepted: {other:?}");
@@ -219,7 +220,7 @@ pub async fn run(node: Arc<Node>, work: Work) -> Done {
         Work::Body { user, message } => Done::Body(mail(user).body(&message).await.map(|body| body.to_vec())),
         Work::Quota { address, bytes } => {
             let change = async {
-                let users = node.users.resolve(&address).await?;
+                let users = node.users.resolve(&address).await?.users;
                 for user in users {
                     node.users
                         .update_profile(user, |profile| {

@@ -67,12 +67,12 @@ pub struct User {
 /// A page: what comes after `after`, at most `limit` (default and most 1000).
 #[derive(Deserialize)]
 pub struct Page {
-    after: Option<String>,
+    pub(super) after: Option<String>,
     limit: Option<usize>,
 }
 
 impl Page {
-    fn limit(&self) -> usize {
+    pub(super) fn limit(&self) -> usize {
         self.limit.unwrap_or(1000).clamp(1, 1000)
     }
 }

@@ -6,6 +6,7 @@ mod directory;
 mod drain;
 mod encryption;
 mod health;
+mod lists;
 mod queue;
 pub mod transfer;
 
@@ -14,6 +15,7 @@ pub use self::directory::{Alias, NewDomain, NewPassword, NewUser, User};
 pub use self::encryption::{
     AppPassword, DomainEncryption, MadeSecret, NewAppPassword, NewEncryption, Secret,
 };
+pub use self::lists::{ListChange, MEMBERS, MailingList, MembersChange, MembersPage};
 pub use self::queue::{QueuePage, Retried};
 use crate::node::Node;
 use crate::wire::Failure;
@@ -91,6 +93,9 @@ pub fn router(node: Arc<Node>, token: &str) -> Router {
         .route("/v1/domains/{domain}/encryption", put(directory::set_domain_encryption))
         .route("/v1/aliases", get(directory::list_aliases).post(directory::add_alias))
         .route("/v1/aliases/{address}", axum::routing::delete(directory::remove_alias))
+        .route("/v1/lists", get(lists::all).post(lists::add))
+        .route("/v1/lists/{address}", get(lists::show).patch(lists::change).delete(lists::remove))
+        .route("/v1/lists/{address}/members", get(lists::members).post(lists::change_members))
         .route("/v1/directory/export", get(transfer::export))
         .route("/v1/directory/import", post(transfer::import).layer(long))
         .route("/v1/directory/compare", post(transfer::compare).layer(long))

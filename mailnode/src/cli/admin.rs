@@ -197,7 +197,7 @@ impl Client {
         serde_json::from_str(&self.call("GET", path, None)?).map_err(CliError::new)
     }
 
-    fn send<T: Serialize>(&self, method: &str, path: &str, body: &T) -> Result<(), CliError> {
+    pub fn send<T: Serialize>(&self, method: &str, path: &str, body: &T) -> Result<(), CliError> {
         let body = serde_json::to_vec(body).map_err(CliError::new)?;
         self.call(method, path, Some(body)).map(|_| ())
     }
@@ -213,7 +213,7 @@ impl Client {
     }
 
     /// All pages of a list.
-    fn pages<T: DeserializeOwned>(
+    pub fn pages<T: DeserializeOwned>(
         &self,
         path: &str,
         key: impl Fn(&T) -> String,

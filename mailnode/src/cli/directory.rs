@@ -92,7 +92,7 @@ struct Reader<R> {
 
 impl<R: BufRead> Reader<R> {
     const fn new(input: R) -> Self {
-        Self { input, number: 0, counts: Counts { domains: 0, aliases: 0, users: 0 }, ended: false }
+        Self { input, number: 0, counts: Counts { domains: 0, aliases: 0, lists: 0, users: 0 }, ended: false }
     }
 
     fn wrong(&self, what: impl std::fmt::Display) -> CliError {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod directory;
+mod lists;
 mod log;
 mod pki;
 mod queue;
@@ -61,6 +62,9 @@ enum Command {
     /// Further addresses of users.
     #[command(subcommand)]
     Alias(admin::AliasCommand),
+    /// Mailing lists.
+    #[command(subcommand)]
+    List(lists::ListCommand),
     /// The cluster.
     #[command(subcommand)]
     Cluster(admin::ClusterCommand),
@@ -88,6 +92,7 @@ pub fn run() -> ExitCode {
         Command::User(command) => admin::user(&cli.target, command),
         Command::Domain(command) => admin::domain(&cli.target, command),
         Command::Alias(command) => admin::alias(&cli.target, command),
+        Command::List(command) => lists::run(&cli.target, command),
         Command::Cluster(command) => admin::cluster(&cli.target, command),
         Command::Queue(command) => {
             admin::Client::new(&cli.target).and_then(|client| queue::run(&client, command))

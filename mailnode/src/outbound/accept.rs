@@ -9,7 +9,8 @@ use crate::wire::Failure;
 use bytes::Bytes;
 use cluster::{Bucket, Entry, FolderId, MailMap, queue_user};
 use outbound::Envelope;
-use outbound::envelope::{RECIPIENTS, with_line_ends};
+use outbound::envelope::RECIPIENTS;
+pub use outbound::envelope::with_line_ends;
 use std::sync::Arc;
 
 /// A message for other servers.
@@ -64,7 +65,11 @@ fn sign(node: &Node, outgoing: &Outgoing<'_>, message: Bytes) -> Bytes {
     }
 }
 
-async fn queue(node: &Arc<Node>, envelope: &Envelope, message: &[u8]) -> Result<Entry, Failure> {
+/// Puts a message into the queue.
+///
+/// # Errors
+/// Nothing stays of it then.
+pub async fn queue(node: &Arc<Node>, envelope: &Envelope, message: &[u8]) -> Result<Entry, Failure> {
     let whole = envelope.seal(message).map_err(|error| Failure::Invalid(error.to_string()))?;
     // Any bucket will do: its manager sends the message.
     let bucket = Bucket((environment::random() % Bucket::COUNT as u64) as u16);
@@ -77,6 +82,7 @@ async fn queue(node: &Arc<Node>, envelope: &Envelope, message: &[u8]) -> Result<
         internal_date: Some(envelope.arrived),
         // Whoever holds the message has to send it.
         seal_to: None,
+        fixed: None,
     };
     let outcome = delivery::deliver(node, vec![copy], &whole).await.pop();
     outcome.unwrap_or_else(|| Err(Failure::Temporary("the message could not be queued".into())))

@@ -61,6 +61,17 @@ pub async fn conclude(
     }
 }
 
+/// Sets registers of a message that is worked on. If that fails, what they say may be done again.
+pub async fn note(node: &Arc<Node>, id: EntryId, words: &[String]) {
+    let Some(held) = node.outbound.lock().held.get(&id).cloned() else { return };
+    let registers: Vec<Flag> = words.iter().cloned().map(Flag::Keyword).collect();
+    let entry = changed(node, &held.entry, &registers, false);
+    write(node, &entry).await;
+    if let Some(held) = node.outbound.lock().held.get_mut(&id) {
+        held.entry.merge(&entry);
+    }
+}
+
 /// The entry with these registers set; a tombstone if it is finished.
 pub fn changed(node: &Node, entry: &Entry, registers: &[Flag], finished: bool) -> Entry {
     let at = node.clock.now();

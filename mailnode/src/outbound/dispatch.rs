@@ -1,9 +1,9 @@
-//! Opens a connection whenever something is due that may have one, and gives up what is too old.
+//! Opens a connection whenever something is due that may have one, or begins to bring messages to lists, and gives up what is too old.
 
 use super::conclude::{conclude, finish};
 use super::holder;
 use super::resolver::Resolver;
-use super::worker::Worker;
+use super::worker::{Worker, work_on_lists};
 use crate::environment;
 use crate::node::Node;
 use outbound::{Destination, Outcome};
@@ -21,11 +21,10 @@ const FAREWELL: Duration = Duration::from_secs(4);
 
 /// Holds and sends this node's share of the queue until the node stops.
 pub async fn run(node: Arc<Node>, stopping: watch::Receiver<bool>) {
-    if !node.outbound.settings.enabled {
-        return;
-    }
     let resolver = match Resolver::new(&node.outbound.settings) {
-        Ok(resolver) => Arc::new(resolver),
+        Ok(resolver) => Some(Arc::new(resolver)),
+        // Lists have members here.
+        Err(_) if !node.outbound.settings.enabled => None,
         Err(problem) => {
             tracing::error!(%problem, "mail to other servers waits until this node is started again");
             return;
@@ -39,7 +38,7 @@ pub async fn run(node: Arc<Node>, stopping: watch::Receiver<bool>) {
         () = holder::read_loop(node.clone()) => {}
         () = holder::look_loop(node.clone()) => {}
         () = expiry_loop(node.clone()) => {}
-        () = dispatch_loop(node.clone(), &resolver, &stopping, &mut workers) => {}
+        () = dispatch_loop(node.clone(), resolver.as_ref(), &stopping, &mut workers) => {}
     }
     // A message whose acknowledgement is on its way would be sent again by the next holder.
     let farewell = async { while workers.join_next().await.is_some() {} };
@@ -50,13 +49,21 @@ pub async fn run(node: Arc<Node>, stopping: watch::Receiver<bool>) {
 
 async fn dispatch_loop(
     node: Arc<Node>,
-    resolver: &Arc<Resolver>,
+    resolver: Option<&Arc<Resolver>>,
     stopping: &watch::Receiver<bool>,
     workers: &mut JoinSet<()>,
 ) {
     let outbound = &node.outbound;
     loop {
         while let Some(destination) = connection(&node) {
+            if destination == Destination::lists() {
+                workers.spawn(work_on_lists(node.clone(), stopping.clone()));
+                continue;
+            }
+            let Some(resolver) = resolver else {
+                outbound.lock().queue.release(&destination);
+                break;
+            };
             let worker = Worker {
                 node: node.clone(),
                 destination,

@@ -7,6 +7,7 @@
 
 use super::{GONE, Held, Outbound, age, is_ours, scan};
 use crate::clock::wall_millis;
+use crate::lists::LIST;
 use crate::node::Node;
 use crate::retrieval;
 use cluster::{Entry, EntryId, Flag};
@@ -49,9 +50,6 @@ impl Outbound {
     }
 
     fn learn(&self, entry: &Entry, delay: Duration) {
-        if !self.settings.enabled {
-            return;
-        }
         let mut state = self.lock();
         let state = &mut *state;
         let id = entry.id;
@@ -166,7 +164,13 @@ impl Outbound {
         for (index, address) in
             envelope.recipients.iter().enumerate().filter(|(index, _)| !done.contains(index))
         {
+            let is_list = address.starts_with(LIST);
+            if !is_list && !self.settings.enabled {
+                // It waits until mail is sent to other servers again.
+                return;
+            }
             let destination = match (&self.settings.relay, Destination::of(address)) {
+                _ if is_list => Destination::lists(),
                 (None, Ok(destination)) => destination,
                 // What has no destination was never accepted; the relay will say what it thinks of it.
                 _ => Destination::relay(),

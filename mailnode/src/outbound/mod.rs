@@ -33,6 +33,7 @@ mod tls;
 mod unread;
 mod worker;
 
+pub use conclude::note;
 pub use dispatch::run;
 pub use settings::Settings;
 
@@ -82,6 +83,12 @@ struct State {
 struct Held {
     entry: Entry,
     envelope: Arc<Envelope>,
+}
+
+/// A message for a list, for who brings it to the members ([`crate::lists`]).
+pub struct Job {
+    pub entry: Entry,
+    pub envelope: Arc<Envelope>,
 }
 
 impl Outbound {

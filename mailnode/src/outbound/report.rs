@@ -4,6 +4,7 @@
 use super::Held;
 use crate::clock::{new_entry_id, wall_seconds};
 use crate::delivery::{self, Recipient};
+use crate::lists::LIST;
 use crate::node::Node;
 use crate::retrieval;
 use crate::wire::{Failure, RecipientState};
@@ -56,6 +57,7 @@ async fn deliver(
     };
     let failures = failed.iter().filter_map(|(index, problem, expired)| {
         let recipient = envelope.recipients.get(*index)?;
+        let recipient = recipient.strip_prefix(LIST).unwrap_or(recipient);
         Some(report::Failure { recipient, problem, expired: *expired })
     });
     let failures: Vec<report::Failure<'_>> = failures.collect();
@@ -77,7 +79,7 @@ async fn deliver(
 
 /// The users behind the sender's address. A full mailbox is no reason not to tell.
 async fn recipients(node: &Arc<Node>, sender: &str) -> Result<Vec<Recipient>, Failure> {
-    let users = node.users.resolve(sender).await?;
+    let users = node.users.resolve(sender).await?.users;
     let mut recipients = Vec::with_capacity(users.len());
     for (user, state) in node.verify(&users).await {
         let (mail_map, seal_to) = match state? {
@@ -93,6 +95,7 @@ async fn recipients(node: &Arc<Node>, sender: &str) -> Result<Vec<Recipient>, Fa
             flags: Vec::new(),
             internal_date: None,
             seal_to,
+            fixed: None,
         });
     }
     if recipients.is_empty() { Err(Failure::NotFound) } else { Ok(recipients) }

@@ -6,8 +6,9 @@
 use super::conclude::conclude;
 use super::connection::{Connection, NotOpened};
 use super::resolver::Resolver;
-use super::{Held, is_ours, own_names};
+use super::{Held, Job, is_ours, own_names};
 use crate::environment;
+use crate::lists;
 use crate::node::Node;
 use crate::retrieval;
 use cluster::EntryId;
@@ -118,7 +119,9 @@ impl Worker {
                 break;
             }
             let Some(work) = self.next() else { break };
-            let Some((held, transaction)) = self.prepare(&work).await else { continue };
+            let Some((held, transaction)) = prepare(&self.node, &self.destination, &work).await else {
+                continue;
+            };
             let (outcomes, ended) = connection.send(transaction).await;
             let outcomes = outcomes.into_iter().map(|outcome| match outcome {
                 Outcome::Failed(problem) => Outcome::Failed(problem.at(name)),
@@ -177,35 +180,6 @@ impl Worker {
         outbound.lock().queue.take(&self.destination, outbound.now())
     }
 
-    /// The message, if it is still to be sent by us.
-    async fn prepare(&self, work: &Work<EntryId>) -> Option<(Held, Transaction)> {
-        let node = &self.node;
-        let held = node.outbound.lock().held.get(&work.id).cloned();
-        let Some(held) = held.filter(|held| is_ours(node, &held.entry)) else {
-            let mut state = node.outbound.lock();
-            state.queue.give_back(work, &self.destination);
-            state.forget(work.id);
-            return None;
-        };
-        let body = retrieval::body(node, &held.entry.blob, &held.entry.replicas.value, None).await;
-        let opened = body.map_err(|failure| failure.to_string());
-        match opened.and_then(|whole| Envelope::open(whole).map_err(|error| error.to_string())) {
-            Ok((envelope, message)) => {
-                let address = |&index: &usize| envelope.recipients.get(index).cloned();
-                let recipients = work.recipients.iter().filter_map(address).collect();
-                let (sender, utf8) = (envelope.sender, envelope.utf8);
-                Some((held, Transaction { sender, recipients, message, utf8 }))
-            }
-            Err(error) => {
-                tracing::warn!(id = held.envelope.id, error, "a queued message cannot be read now");
-                let problem = Problem::temporary(3, 0, "the message cannot be read now");
-                let outcomes = vec![Outcome::Failed(problem); work.recipients.len()];
-                conclude(node, &held, work, &self.destination, outcomes, false).await;
-                None
-            }
-        }
-    }
-
     async fn conclude(&self, work: Work<EntryId>, outcome: impl Fn(usize) -> Outcome) {
         let held = self.node.outbound.lock().held.get(&work.id).cloned();
         let outcomes: Vec<Outcome> = work.recipients.iter().map(|&index| outcome(index)).collect();
@@ -221,6 +195,64 @@ impl Worker {
             self.conclude(work, |_| Outcome::Failed(problem.clone())).await;
         }
     }
+}
+
+/// The message, if it is still to be sent by us.
+async fn prepare(
+    node: &Arc<Node>,
+    destination: &Destination,
+    work: &Work<EntryId>,
+) -> Option<(Held, Transaction)> {
+    let held = node.outbound.lock().held.get(&work.id).cloned();
+    let Some(held) = held.filter(|held| is_ours(node, &held.entry)) else {
+        let mut state = node.outbound.lock();
+        state.queue.give_back(work, destination);
+        state.forget(work.id);
+        return None;
+    };
+    let body = retrieval::body(node, &held.entry.blob, &held.entry.replicas.value, None).await;
+    let opened = body.map_err(|failure| failure.to_string());
+    match opened.and_then(|whole| Envelope::open(whole).map_err(|error| error.to_string())) {
+        Ok((envelope, message)) => {
+            let address = |&index: &usize| envelope.recipients.get(index).cloned();
+            let recipients = work.recipients.iter().filter_map(address).collect();
+            let (sender, utf8) = (envelope.sender, envelope.utf8);
+            Some((held, Transaction { sender, recipients, message, utf8 }))
+        }
+        Err(error) => {
+            tracing::warn!(id = held.envelope.id, error, "a queued message cannot be read now");
+            let problem = Problem::temporary(3, 0, "the message cannot be read now");
+            let outcomes = vec![Outcome::Failed(problem); work.recipients.len()];
+            conclude(node, &held, work, destination, outcomes, false).await;
+            None
+        }
+    }
+}
+
+/// Brings messages to the members of lists while any are due.
+pub async fn work_on_lists(node: Arc<Node>, stopping: watch::Receiver<bool>) {
+    let (outbound, destination) = (&node.outbound, Destination::lists());
+    for _ in 0..MESSAGES {
+        if *stopping.borrow() {
+            break;
+        }
+        let Some(work) = outbound.lock().queue.take(&destination, outbound.now()) else { break };
+        let Some((held, transaction)) = prepare(&node, &destination, &work).await else { continue };
+        let job = Job { entry: held.entry.clone(), envelope: held.envelope.clone() };
+        let mut outcomes = Vec::with_capacity(transaction.recipients.len());
+        for recipient in &transaction.recipients {
+            let outcome = lists::work(&node, &job, recipient, transaction.message.clone()).await;
+            outcomes.push(match outcome {
+                Ok(()) => Outcome::Delivered("all members have it".into()),
+                Err(problem) => Outcome::Failed(problem),
+            });
+        }
+        // With what was noted meanwhile.
+        let held = outbound.lock().held.get(&work.id).cloned().unwrap_or(held);
+        conclude(&node, &held, &work, &destination, outcomes, false).await;
+    }
+    outbound.lock().queue.release(&destination);
+    outbound.news.notify_one();
 }
 
 /// Makes durable what is known of a job whose connection broke; the rest is to be tried elsewhere.

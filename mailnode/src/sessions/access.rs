@@ -227,7 +227,8 @@ impl Mail {
             Some(Err(failure)) => return Err(failure),
             _ => return Err(Failure::NotFound),
         };
-        let recipient = Recipient { user: self.user, mail_map, folder, flags, internal_date, seal_to };
+        let recipient =
+            Recipient { user: self.user, mail_map, folder, flags, internal_date, seal_to, fixed: None };
         let stored = delivery::deliver(&self.node, vec![recipient], body).await;
         let entry = match stored.into_iter().next() {
             Some(outcome) => outcome?,

@@ -10,10 +10,13 @@ use super::listener::{Protocol, SessionContext, Stream};
 use super::socket::Socket;
 use crate::clock::wall_seconds;
 use crate::delivery;
+use crate::lists;
 use crate::node::Node;
 use crate::outbound::accept::{Outgoing, accept};
 use crate::wire::{Failure, RecipientState};
 use cluster::{Entry, FolderId, MailMap, UserId};
+use directory::Address as List;
+use directory::accounts::Resolved;
 use directory::encryption::PublicKey;
 use futures_util::future::join_all;
 use outbound::Destination;
@@ -38,9 +41,21 @@ struct Target {
 /// Where the mail of a recipient goes.
 #[derive(Clone, Debug)]
 enum Targets {
-    Users(Vec<Target>),
+    Here {
+        users: Vec<Target>,
+        lists: Vec<List>,
+    },
     /// To another server: only for those who logged in.
     Elsewhere,
+}
+
+impl Targets {
+    fn lists(&self) -> &[List] {
+        match self {
+            Self::Here { lists, .. } => lists,
+            Self::Elsewhere => &[],
+        }
+    }
 }
 
 const fn mode(protocol: Protocol) -> Mode {
@@ -96,7 +111,10 @@ pub async fn session(mut context: SessionContext, stream: Stream) -> io::Result<
                 socket.flush().await?;
             }
             Next::Sender(address) => session.sender_checked(may_send_as(&node, user, &address).await),
-            Next::Verify(addresses) => session.verified(verify(&node, &addresses, user).await),
+            Next::Verify(addresses) => {
+                let sender = session.sender().map(ToString::to_string);
+                session.verified(verify(&node, &addresses, user, sender.as_deref()).await);
+            }
             Next::LogIn(login) => {
                 let outcome;
                 (outcome, user) = log_in(&node, mode, &login).await;
@@ -138,36 +156,57 @@ async fn log_in(node: &Arc<Node>, mode: Mode, login: &Login) -> (LoginOutcome, O
 async fn may_send_as(node: &Arc<Node>, user: Option<UserId>, address: &Address) -> SenderOutcome {
     let Some(user) = user else { return SenderOutcome::Refused };
     match resolve(node, address).await {
-        Ok(users) if users.contains(&user) => SenderOutcome::Accepted,
+        Ok(Resolved { users, .. }) if users.contains(&user) => SenderOutcome::Accepted,
         Err(Verdict::Temporary) => SenderOutcome::Temporary,
         _ => SenderOutcome::Refused,
     }
 }
 
 /// Step 2 of a delivery: addresses to users, and users to their managers' word.
-async fn verify(node: &Arc<Node>, addresses: &[Address], user: Option<UserId>) -> Vec<Verdict<Targets>> {
+async fn verify(
+    node: &Arc<Node>,
+    addresses: &[Address],
+    user: Option<UserId>,
+    sender: Option<&str>,
+) -> Vec<Verdict<Targets>> {
     let resolved = join_all(addresses.iter().map(|address| resolve(node, address))).await;
-    let users: HashSet<UserId> = resolved.iter().flatten().flatten().copied().collect();
+    let users: HashSet<UserId> =
+        resolved.iter().flatten().flat_map(|resolved| &resolved.users).copied().collect();
     let users: Vec<UserId> = users.into_iter().collect();
     let states = if users.is_empty() { BTreeMap::new() } else { node.verify(&users).await };
     let relays = user.is_some() && node.outbound.settings.enabled;
-    resolved
-        .into_iter()
-        .zip(addresses)
-        .map(|(resolved, address)| match resolved {
-            Ok(users) => judge(&users, &states),
+    let mut verdicts = Vec::with_capacity(addresses.len());
+    for (resolved, address) in resolved.into_iter().zip(addresses) {
+        verdicts.push(match resolved {
+            Ok(Resolved { users, lists }) if lists.is_empty() => judge(&users, &states, lists),
+            Ok(Resolved { users, lists }) => match may_post(node, &lists, sender).await {
+                Ok(true) => judge(&users, &states, lists),
+                Ok(false) => Verdict::NotAllowed,
+                Err(_) => Verdict::Temporary,
+            },
             // Only for our own users: nobody else may send through us (RFC 5321 7.9).
             Err(Verdict::Foreign) if relays => match Destination::of(address.as_str()) {
                 Ok(_) => Verdict::Accepted(Targets::Elsewhere),
                 Err(_) => Verdict::Malformed,
             },
             Err(verdict) => verdict,
-        })
-        .collect()
+        });
+    }
+    verdicts
 }
 
-/// The users of an address, or why there are none.
-async fn resolve(node: &Arc<Node>, address: &Address) -> Result<Vec<UserId>, Verdict<Targets>> {
+/// True if the sender may post to all of them.
+async fn may_post(node: &Arc<Node>, lists: &[List], sender: Option<&str>) -> Result<bool, Failure> {
+    for list in lists {
+        if !lists::may_post(node, list, sender).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Where an address leads, or why it leads nowhere.
+async fn resolve(node: &Arc<Node>, address: &Address) -> Result<Resolved, Verdict<Targets>> {
     let outcome = if address.domain().is_empty() {
         // RFC 5321 4.5.1: the postmaster of this host.
         node.users.resolve(&format!("{address}@{}", node.settings.host_name)).await
@@ -175,8 +214,7 @@ async fn resolve(node: &Arc<Node>, address: &Address) -> Result<Vec<UserId>, Ver
         node.users.resolve(address.as_str()).await
     };
     match outcome {
-        Ok(users) if users.is_empty() => Err(Verdict::Unknown),
-        Ok(users) => Ok(users),
+        Ok(resolved) => Ok(resolved),
         Err(Failure::Invalid(_)) => Err(Verdict::Malformed),
         Err(Failure::NotFound) if address.domain().is_empty() => Err(Verdict::Unknown),
         Err(Failure::NotFound) => match node.users.is_local_domain(address.domain()).await {
@@ -193,7 +231,11 @@ async fn resolve(node: &Arc<Node>, address: &Address) -> Result<Vec<UserId>, Ver
 
 /// A recipient is accepted if a user behind it takes the message, and nobody behind it has to wait for it: mail
 /// to a full mailbox must not be lost without a word. Accounts that are gone or disabled do not hold up the rest.
-fn judge(users: &[UserId], states: &BTreeMap<UserId, Result<RecipientState, Failure>>) -> Verdict<Targets> {
+fn judge(
+    users: &[UserId],
+    states: &BTreeMap<UserId, Result<RecipientState, Failure>>,
+    lists: Vec<List>,
+) -> Verdict<Targets> {
     let mut targets = Vec::with_capacity(users.len());
     let (mut full, mut disabled) = (false, false);
     for user in users {
@@ -207,9 +249,9 @@ fn judge(users: &[UserId], states: &BTreeMap<UserId, Result<RecipientState, Fail
             Some(Err(_)) | None => return Verdict::Temporary,
         }
     }
-    match (full, targets.is_empty(), disabled) {
+    match (full, targets.is_empty() && lists.is_empty(), disabled) {
         (true, _, _) => Verdict::OverQuota,
-        (false, false, _) => Verdict::Accepted(Targets::Users(targets)),
+        (false, false, _) => Verdict::Accepted(Targets::Here { users: targets, lists }),
         (false, true, true) => Verdict::Disabled,
         (false, true, false) => Verdict::Unknown,
     }
@@ -256,13 +298,23 @@ async fn deliver(node: &Arc<Node>, message: Message<Targets>) -> Vec<Delivery> {
     deliveries
 }
 
-/// What goes to other servers, in the outbound queue. True if there is nothing, or all of it is durable.
+/// What goes to mailing lists and to other servers, in the queue. True if there is nothing, or all of it is durable.
 async fn queue(node: &Arc<Node>, message: &Message<Targets>) -> bool {
     let elsewhere = |recipient: &&Recipient<Targets>| matches!(recipient.target, Targets::Elsewhere);
     let mut known = HashSet::new();
     let addresses =
         message.recipients.iter().filter(elsewhere).map(|recipient| recipient.address.to_string());
     let recipients: Vec<String> = addresses.filter(|address| known.insert(address.clone())).collect();
+    let content = message.body.get(message.return_path..).unwrap_or_default();
+    let mut posted = HashSet::new();
+    for list in message.recipients.iter().flat_map(|recipient| recipient.target.lists()) {
+        if posted.insert(list.key())
+            && let Err(failure) = lists::accept(node, list, message.utf8, &message.id, content).await
+        {
+            tracing::warn!(id = message.id, %list, %failure, "not queued");
+            return false;
+        }
+    }
     if recipients.is_empty() {
         return true;
     }
@@ -271,7 +323,7 @@ async fn queue(node: &Arc<Node>, message: &Message<Targets>) -> bool {
         recipients,
         utf8: message.utf8,
         id: &message.id,
-        message: message.body.get(message.return_path..).unwrap_or_default(),
+        message: content,
     };
     match accept(node, outgoing).await {
         Ok(_) => true,
@@ -290,7 +342,7 @@ fn copies(recipients: &[Recipient<Targets>]) -> (Vec<delivery::Recipient>, Vec<V
         .iter()
         .map(|recipient| {
             let targets = match &recipient.target {
-                Targets::Users(targets) => targets.as_slice(),
+                Targets::Here { users, .. } => users.as_slice(),
                 Targets::Elsewhere => &[],
             };
             let place = |target: &Target| {
@@ -302,6 +354,7 @@ fn copies(recipients: &[Recipient<Targets>]) -> (Vec<delivery::Recipient>, Vec<V
                         flags: Vec::new(),
                         internal_date: None,
                         seal_to: target.seal_to,
+                        fixed: None,
                     });
                     copies.len() - 1
                 })
@@ -359,10 +412,11 @@ mod tests {
             (UserId(4), Err(Failure::Temporary("away".into()))),
             (UserId(5), Ok(RecipientState::Unknown)),
         ]);
-        let judged =
-            |users: &[u128]| judge(&users.iter().map(|user| UserId(*user)).collect::<Vec<_>>(), &states);
+        let judged = |users: &[u128]| {
+            judge(&users.iter().map(|user| UserId(*user)).collect::<Vec<_>>(), &states, Vec::new())
+        };
         assert!(
-            matches!(judged(&[1, 3, 5]), Verdict::Accepted(Targets::Users(targets)) if targets.len() == 1)
+            matches!(judged(&[1, 3, 5]), Verdict::Accepted(Targets::Here { users, .. }) if users.len() == 1)
         );
         assert!(matches!(judged(&[1, 2]), Verdict::OverQuota));
         assert!(matches!(judged(&[1, 2, 4]), Verdict::Temporary));

@@ -146,9 +146,9 @@ async fn accounts_are_made_and_removed<R: Records>(records: &Arc<R>) {
     let alice = accounts.add_user("Alice@example.org", Credentials::Locked, 0, AT).await.unwrap().id;
     let twice = accounts.add_user("alice@example.org", Credentials::Locked, 0, AT).await;
     assert_eq!(twice.unwrap_err(), AccountError::AlreadyExists);
-    assert_eq!(accounts.resolve("ALICE+x@example.org").await, Ok(vec![alice]));
+    assert_eq!(accounts.resolve("ALICE+x@example.org").await, Ok(vec![alice].into()));
     accounts.add_alias("all@example.org", &["alice@example.org".to_owned()]).await.unwrap();
-    assert_eq!(accounts.resolve("all@example.org").await, Ok(vec![alice]));
+    assert_eq!(accounts.resolve("all@example.org").await, Ok(vec![alice].into()));
     assert_eq!(accounts.list_users(None, 10).await.unwrap(), ["alice@example.org"]);
     // Half made: an address that leads to nobody.
     let orphan = Address::parse("half@example.org").unwrap();
@@ -157,7 +157,7 @@ async fn accounts_are_made_and_removed<R: Records>(records: &Arc<R>) {
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     records.compare_and_set(&Key::address(&orphan), 0, token(), Some(bytes.into())).await.unwrap();
-    let nobody = accounts.resolve("half@example.org").await.unwrap()[0];
+    let nobody = accounts.resolve("half@example.org").await.unwrap().users[0];
     assert_eq!(accounts.profile(nobody).await, Err(AccountError::NotFound));
     let mut state = Repair::default();
     let mut deleted = 0;

@@ -63,7 +63,7 @@ impl<R: Records> Accounts<R> {
             match kind {
                 Kind::Profile => self.repair_profile(state, key, &mut done).await?,
                 Kind::Address => self.repair_address(state, key, &mut done).await?,
-                Kind::Domain => {}
+                Kind::Domain | Kind::Members => {}
             }
             state.after = Some(Bytes::copy_from_slice(key.id()));
         }

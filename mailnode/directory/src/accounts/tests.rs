@@ -125,7 +125,7 @@ fn an_address_leads_to_its_user_in_every_spelling_and_with_details() {
     let accounts = accounts();
     let alice = accounts.add("Alice@example.org").unwrap();
     for spelling in ["alice@example.org", "ALICE@EXAMPLE.ORG", "alice+lists@example.org"] {
-        assert_eq!(now(accounts.resolve(spelling)), Ok(vec![alice]), "{spelling}");
+        assert_eq!(now(accounts.resolve(spelling)), Ok(vec![alice].into()), "{spelling}");
     }
     assert_eq!(now(accounts.login_name("alice@example.org")), Ok(alice));
     assert_eq!(now(accounts.login_name("alice+lists@example.org")), Err(AccountError::NotFound));
@@ -142,9 +142,9 @@ fn postmaster_is_accepted_once_the_domain_has_an_account() {
     let accounts = accounts();
     let first = accounts.add("first@example.org").unwrap();
     accounts.add("second@example.org").unwrap();
-    assert_eq!(now(accounts.resolve("Postmaster@example.org")), Ok(vec![first]));
+    assert_eq!(now(accounts.resolve("Postmaster@example.org")), Ok(vec![first].into()));
     let own = accounts.add("postmaster@example.org").unwrap();
-    assert_eq!(now(accounts.resolve("postmaster@example.org")), Ok(vec![own]));
+    assert_eq!(now(accounts.resolve("postmaster@example.org")), Ok(vec![own].into()));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn when_the_postmaster_is_removed_the_next_account_takes_over() {
     now(accounts.remove_user("first@example.org")).unwrap();
     assert_eq!(now(accounts.resolve("postmaster@example.org")), Err(AccountError::NotFound));
     let third = accounts.add("third@example.org").unwrap();
-    assert_eq!(now(accounts.resolve("postmaster@example.org")), Ok(vec![third]));
+    assert_eq!(now(accounts.resolve("postmaster@example.org")), Ok(vec![third].into()));
 }
 
 #[test]
@@ -168,8 +168,8 @@ fn aliases_are_expanded_once_each_and_loops_end() {
     };
     alias("both@example.org", &["alice@example.org", "bob@example.org", "all@example.org"]).unwrap();
     alias("all@example.org", &["both@example.org", "bob@example.org", "gone@example.org"]).unwrap();
-    assert_eq!(now(accounts.resolve("all@example.org")).map(|users| users.len()), Ok(2));
-    assert_eq!(now(accounts.resolve("both+x@example.org")), Ok(vec![alice, bob]));
+    assert_eq!(now(accounts.resolve("all@example.org")).map(|all| all.users.len()), Ok(2));
+    assert_eq!(now(accounts.resolve("both+x@example.org")), Ok(vec![alice, bob].into()));
     alias("loop@example.org", &["loop@example.org"]).unwrap();
     assert_eq!(now(accounts.resolve("loop@example.org")), Err(AccountError::NotFound));
     assert_eq!(alias("alice@example.org", &["bob@example.org"]), Err(AccountError::AlreadyExists));
@@ -189,7 +189,7 @@ fn a_half_made_account_takes_no_mail_and_does_not_block_the_next_attempt() {
         let made = accounts.add("alice@example.org");
         assert_eq!(made.is_ok(), writes == 2, "{writes} {made:?}");
         accounts.die_after(None);
-        if let Ok(users) = now(accounts.resolve("alice@example.org")) {
+        if let Ok(Resolved { users, .. }) = now(accounts.resolve("alice@example.org")) {
             let exists = now(accounts.profile(users[0])).is_ok();
             assert_eq!(exists, made.is_ok());
         }
@@ -231,7 +231,7 @@ fn the_repair_pass_finishes_what_was_left_over_and_touches_nothing_else() {
         (repaired.deleted_addresses, repaired.restored_addresses, repaired.deleted_profiles),
         (1, 1, 0)
     );
-    assert_eq!(now(accounts.resolve("alice@example.org")), Ok(vec![alice]));
+    assert_eq!(now(accounts.resolve("alice@example.org")), Ok(vec![alice].into()));
     assert_eq!(now(accounts.resolve("half@example.org")), Err(AccountError::NotFound));
 }
 
@@ -246,4 +246,40 @@ fn reservations_of_uids_never_overlap() {
     let missing = now(accounts.reserve_uids(alice, FolderId(99), &Reservation::new(1, AT)));
     assert_eq!(missing.unwrap_err(), AccountError::Profile(ProfileError::NotFound));
     assert_eq!(now(accounts.profile(UserId(1 << 100))), Err(AccountError::NotFound));
+}
+
+#[test]
+fn a_list_leads_to_itself_its_owners_to_people_and_its_members_change_one_by_one() {
+    let accounts = accounts();
+    let alice = accounts.add("alice@example.org").unwrap();
+    let add = |owners: &[String]| {
+        now(accounts.add_list("team@example.org", owners, Posting::Members, "The team".into()))
+    };
+    assert!(matches!(add(&[]), Err(AccountError::Invalid(_))));
+    assert!(matches!(add(&["x@example.net".into()]), Err(AccountError::Invalid(_))));
+    add(&["alice@example.org".into()]).unwrap();
+    assert_eq!(add(&["alice@example.org".into()]), Err(AccountError::AlreadyExists));
+    let list = now(accounts.resolve("Team+any@example.org")).unwrap();
+    assert_eq!((list.users.len(), list.lists[0].key()), (0, "team@example.org".to_owned()));
+    assert_eq!(now(accounts.resolve("team+Owner@example.org")), Ok(vec![alice].into()));
+
+    let members: Vec<String> = ["alice@example.org", "Bob@Example.net"].map(str::to_owned).into();
+    assert_eq!(now(accounts.subscribe("team@example.org", &members)).unwrap().changed, 2);
+    assert_eq!(now(accounts.subscribe("team@example.org", &members)).unwrap().unchanged, 2);
+    let nowhere = now(accounts.subscribe("team@example.org", &["nobody@example.org".into()]));
+    assert!(matches!(nowhere, Err(AccountError::Invalid(text)) if text.contains("leads nowhere")));
+    let list = now(accounts.list("team@example.org")).unwrap();
+    let all: lists::Members =
+        (0..lists::SHARDS).flat_map(|shard| now(accounts.members(&list, shard)).unwrap()).collect();
+    let expected = [("alice@example.org".to_owned(), Some(alice)), ("bob@example.net".to_owned(), None)];
+    assert_eq!(all, expected.into());
+    assert_eq!(now(accounts.is_member(&list, &Address::parse("BOB@example.net").unwrap())), Ok(true));
+    assert_eq!(now(accounts.unsubscribe("team@example.org", &members[1..])).unwrap().changed, 1);
+    assert_eq!(now(accounts.is_member(&list, &Address::parse("bob@example.net").unwrap())), Ok(false));
+
+    let anyone = now(accounts.change_list("team@example.org", None, Some(Posting::Anyone), None)).unwrap();
+    assert_eq!((anyone.posting, anyone.id, &*anyone.description), (Posting::Anyone, list.id, "The team"));
+    now(accounts.remove_list("team@example.org")).unwrap();
+    assert_eq!(now(accounts.resolve("team@example.org")), Err(AccountError::NotFound));
+    assert_eq!(now(accounts.members(&list, 0)), Ok(lists::Members::new()));
 }

@@ -1,6 +1,6 @@
 //! Accounts on their way from one database to another, as lines of a file (`mailnode directory`).
 //!
-//! - An export is a header, every domain, alias and account that is not half-made, and their counts at the end, so
+//! - An export is a header, every domain, alias, mailing list and account that is not half-made, and their counts at the end, so
 //!   that a file that was cut off is noticed. Each record is whole; the file as a whole is no snapshot.
 //! - An import makes what is not there, in the steps of [`Accounts::add_user`], so it may be cut off and repeated
 //!   at any point. It changes nothing that is there: what is there and different is refused, line by line.
@@ -11,14 +11,15 @@ mod inspect;
 mod line;
 
 pub use inspect::{Inspected, Problem};
-pub use line::{AliasLine, Counts, Cursor, DomainLine, FORMAT, Header, Line};
+pub use line::{AliasLine, Counts, Cursor, DomainLine, FORMAT, Header, Line, ListLine, MembersLine};
 
+use super::lists::{Members, misplaced};
 use super::{ALIAS_TARGETS, ATTEMPTS, AccountError, Accounts, Domain, PAGE, Target, busy, decoded, encode};
 use crate::address::{Address, normal_domain};
 use crate::profile::Profile;
 use crate::record::{DatabaseError, Key, Kind, Read, Records};
 use bytes::Bytes;
-use cluster::is_queue_user;
+use cluster::{ListId, is_queue_user};
 
 /// Bytes of records in one page of an export, about; one more may come on top.
 const PAGE_BYTES: usize = 512 * 1024;
@@ -83,8 +84,20 @@ impl<R: Records> Accounts<R> {
                     let address = Address::from_key(&id()).map_err(AccountError::from)?;
                     Ok(Some(Line::Alias(AliasLine { address, targets })))
                 }
+                Some(Target::List(list)) => {
+                    let address = Address::from_key(&id()).map_err(AccountError::from)?;
+                    Ok(Some(Line::List(ListLine { address, list: *list })))
+                }
                 Some(Target::User(_)) | None => Ok(None),
             },
+            Some(Kind::Members) => {
+                let members = decoded(read).map_err(damaged)?;
+                let (list, shard) = key.id().split_at(key.id().len().saturating_sub(1));
+                let list =
+                    list.try_into().map(ListId::from_bytes).map_err(|_| AccountError::Invalid(name(key)))?;
+                let shard = shard.first().copied().unwrap_or_default();
+                Ok(members.map(|members| Line::Members(MembersLine { list, shard, members })))
+            }
             Some(Kind::Profile) => {
                 let Some(bytes) = self.listed(key, read).await? else { return Ok(None) };
                 let profile = Profile::decode(&bytes).map_err(damaged)?;
@@ -122,6 +135,8 @@ impl<R: Records> Accounts<R> {
         match line {
             Line::Domain(line) => self.import_domain(line).await,
             Line::Alias(line) => self.import_alias(line).await,
+            Line::List(line) => self.import_list(line).await,
+            Line::Members(line) => self.import_members(line).await,
             Line::User(profile) => self.import_user(*profile).await,
             Line::Header(_) | Line::End(_) => invalid("header and end are no records"),
         }
@@ -153,17 +168,48 @@ impl<R: Records> Accounts<R> {
         if !(1..=ALIAS_TARGETS).contains(&targets.len()) {
             return invalid(format!("an alias has 1 to {ALIAS_TARGETS} targets"));
         }
-        self.needs_domain(&address).await?;
-        let (version, known) = self.target(&address).await?;
+        self.import_target(&address, Target::Alias(targets)).await
+    }
+
+    async fn import_list(&self, line: ListLine) -> Result<Imported, AccountError> {
+        let ListLine { address, list } = line;
+        list.check()?;
+        for owner in &list.owners {
+            self.needs_domain(owner).await?;
+        }
+        self.import_target(&address, Target::List(Box::new(list))).await
+    }
+
+    async fn import_target(&self, address: &Address, target: Target) -> Result<Imported, AccountError> {
+        self.needs_domain(address).await?;
+        let (version, known) = self.target(address).await?;
         match known {
-            Some(Target::Alias(there)) if there == targets => return Ok(Imported::Present),
-            Some(Target::Alias(_)) => return invalid(format!("{address} leads elsewhere")),
+            Some(there) if there == target => return Ok(Imported::Present),
+            Some(Target::Alias(_) | Target::List(_)) => return invalid(format!("{address} leads elsewhere")),
             Some(Target::User(owner)) if self.exists(owner).await? => {
                 return invalid(format!("{address} is an account's"));
             }
             Some(Target::User(_)) | None => {}
         }
-        match self.set(&Key::address(&address), version, Some(encode(&Target::Alias(targets)))).await {
+        match self.set(&Key::address(address), version, Some(encode(&target))).await {
+            Ok(_) => Ok(Imported::Made),
+            Err(DatabaseError::Conflict) => Err(busy()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn import_members(&self, line: MembersLine) -> Result<Imported, AccountError> {
+        if let Some(wrong) = misplaced(line.shard, &line.members) {
+            return invalid(format!("{wrong} does not belong to shard {}", line.shard));
+        }
+        let key = Key::members(line.list, line.shard);
+        let read = self.records.read(&key, false).await?;
+        match decoded::<Members>(&read)? {
+            Some(there) if there == line.members => return Ok(Imported::Present),
+            Some(_) => return invalid(format!("list {} is there with other members", line.list)),
+            None => {}
+        }
+        match self.set(&key, read.version, Some(encode(&line.members))).await {
             Ok(_) => Ok(Imported::Made),
             Err(DatabaseError::Conflict) => Err(busy()),
             Err(error) => Err(error.into()),
@@ -233,6 +279,16 @@ impl<R: Records> Accounts<R> {
                 Some(_) => Some("leads elsewhere".into()),
                 None => Some("is missing".into()),
             }),
+            Line::List(line) => Ok(match self.target(&line.address).await?.1 {
+                Some(Target::List(list)) if *list == line.list => None,
+                Some(_) => Some("is another, or leads elsewhere".into()),
+                None => Some("is missing".into()),
+            }),
+            Line::Members(line) => {
+                let key = Key::members(line.list, line.shard);
+                let there: Option<Members> = decoded(&self.records.read(&key, false).await?)?;
+                Ok((there.as_ref() != Some(&line.members)).then(|| "has other members".into()))
+            }
             Line::User(profile) => {
                 let read = self.records.read(&Key::profile(profile.id), false).await?;
                 let Some(bytes) = &read.value else { return Ok(Some("is missing".into())) };
@@ -255,9 +311,11 @@ fn name(key: &Key) -> String {
     match key.kind() {
         Some(Kind::Domain) => format!("domain {}", text()),
         Some(Kind::Address) => format!("address {}", text()),
-        Some(Kind::Profile) | None => {
+        Some(kind @ (Kind::Profile | Kind::Members)) => {
             let id: String = key.id().iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("account {id}")
+            let what = if kind == Kind::Profile { "account" } else { "members of list" };
+            format!("{what} {id}")
         }
+        None => "a record of no known kind".into(),
     }
 }

@@ -189,6 +189,8 @@ impl<R> Session<R> {
             Verdict::Unknown => Reply(550, "5.1.1", "No such user here"),
             Verdict::Disabled => Reply(550, "5.2.1", "This mailbox takes no mail"),
             Verdict::OverQuota => Reply(452, "4.2.2", "Mailbox is full"),
+            // RFC 3463 3.8: list expansion prohibited.
+            Verdict::NotAllowed => Reply(550, "5.7.2", "The sender may not post to this list"),
             Verdict::Foreign if self.config.mode == Mode::Submission => {
                 Reply(550, "5.7.1", "This server does not send mail to other domains")
             }

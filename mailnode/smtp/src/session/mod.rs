@@ -94,6 +94,8 @@ pub enum Verdict<R> {
     /// The account takes no mail.
     Disabled,
     OverQuota,
+    /// A mailing list that the sender may not post to.
+    NotAllowed,
     /// The domain is none of ours.
     Foreign,
     Malformed,
@@ -437,6 +439,11 @@ impl<R> Session<R> {
                 None
             }
         }
+    }
+
+    /// The sender of the transaction under way; None if it is the null path, or there is none.
+    pub fn sender(&self) -> Option<&Address> {
+        self.transaction.as_ref()?.sender.as_ref()
     }
 
     /// One question for all RCPT commands that wait, if any of them is still open.

@@ -47,6 +47,10 @@ fn busy_place() -> Accounts<MemoryRecords> {
     accounts.add("\"bo@b\"@example.org").unwrap();
     now(accounts.add_domain("Bücher.example")).unwrap();
     now(accounts.add_alias("all@bücher.example", &["alice@example.org".into()])).unwrap();
+    let (owners, members) =
+        (["alice@example.org".into()], ["alice@example.org".into(), "x@example.net".into()]);
+    now(accounts.add_list("team@example.org", &owners, Posting::Anyone, "The team".into())).unwrap();
+    now(accounts.subscribe("team@example.org", &members)).unwrap();
     now(accounts.update_profile(alice, |profile| profile.create_folder("Work/2026", None, AT))).unwrap();
     now(accounts.set_credentials(alice, Credentials::new("correct horse").unwrap())).unwrap();
     now(accounts.reserve_uids(alice, FolderId::INBOX, &Reservation::new(1_000, AT))).unwrap();
@@ -64,13 +68,16 @@ fn busy_place() -> Accounts<MemoryRecords> {
 fn accounts_go_from_one_database_to_another_and_the_half_made_stay_behind() {
     let (here, there) = (busy_place(), empty());
     let lines = export(&here);
-    let names: Vec<String> = lines.iter().map(Line::name).collect();
+    let is_members = |line: &&Line| matches!(line, Line::Members(_));
+    assert_eq!(lines.iter().filter(is_members).count(), 2, "one a shard");
+    let names: Vec<String> = lines.iter().filter(|line| !is_members(line)).map(Line::name).collect();
     assert_eq!(
         names,
         [
             "domain example.org",
             "domain xn--bcher-kva.example",
             "alias all@xn--bcher-kva.example",
+            "list team@example.org",
             "account Alice@example.org",
             "account \"bo@b\"@example.org",
         ]
@@ -85,11 +92,11 @@ fn accounts_go_from_one_database_to_another_and_the_half_made_stay_behind() {
     for address in ["ALICE@example.org", "all@bücher.example", "postmaster@example.org"] {
         assert_eq!(now(there.resolve(address)), Ok(alice.clone()), "{address}");
     }
-    let profile = now(there.profile(alice[0])).unwrap();
+    let profile = now(there.profile(alice.users[0])).unwrap();
     assert!(profile.verify_password("correct horse") && profile.folder_named("Work/2026").is_some());
     assert_eq!(now(there.resolve("half@example.org")), Err(AccountError::NotFound));
     // On the way back they are there already, however many UIDs were reserved meanwhile.
-    now(there.reserve_uids(alice[0], FolderId::INBOX, &Reservation::new(10, AT))).unwrap();
+    now(there.reserve_uids(alice.users[0], FolderId::INBOX, &Reservation::new(10, AT))).unwrap();
     assert!(import(&here, &export(&there)).iter().all(|outcome| *outcome == Ok(Imported::Present)));
 }
 
@@ -109,8 +116,8 @@ fn an_import_that_died_at_any_write_is_completed_by_repeating_it() {
             assert_eq!(now(there.difference(line)), Ok(None), "{writes} {}", line.name());
         }
     }
-    // Two domains, an alias, two accounts of two records each.
-    assert_eq!(died, 7);
+    // Two domains, an alias, a list with members in two shards, two accounts of two records each.
+    assert_eq!(died, 10);
 }
 
 #[test]
@@ -128,7 +135,7 @@ fn what_is_there_and_different_is_refused_and_stays() {
     let alice = lines.iter().find(|line| line.name().contains("Alice")).unwrap();
     assert!(refused(now(there.import(alice.clone()))).contains("leads elsewhere"));
     assert_eq!(now(there.difference(alice)), Ok(Some("is missing".into())));
-    assert_eq!(now(there.resolve("alice@example.org")), Ok(vec![other]));
+    assert_eq!(now(there.resolve("alice@example.org")), Ok(vec![other].into()));
     // The same account, changed since.
     let id = now(here.login_name("alice@example.org")).unwrap();
     now(here.set_credentials(id, Credentials::Locked)).unwrap();

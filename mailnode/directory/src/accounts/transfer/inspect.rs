@@ -1,6 +1,7 @@
 //! Looks at every record and says what does not fit together. Changes nothing: what is half-made is for the repair
 //! pass, the rest is for people.
 
+use super::super::lists::Members;
 use super::super::{AccountError, Accounts, Domain, PAGE, Target, decoded};
 use super::{Cursor, name};
 use crate::address::Address;
@@ -40,6 +41,9 @@ impl<R: Records> Accounts<R> {
                 Kind::Domain => self.inspect_domain(read).await?,
                 Kind::Address => self.inspect_address(key, read).await?,
                 Kind::Profile => self.inspect_profile(key, read).await?,
+                Kind::Members => {
+                    decoded::<Members>(read).err().map(|error| error.to_string()).into_iter().collect()
+                }
             };
             let problem = |problem| Problem { record: name(key), problem };
             inspected.problems.extend(problems.into_iter().map(problem));
@@ -84,7 +88,7 @@ impl<R: Records> Accounts<R> {
                     Some(_) => {}
                 }
             }
-            Ok(Some(Target::Alias(_))) => match self.resolve(&address.to_string()).await {
+            Ok(Some(Target::Alias(_) | Target::List(_))) => match self.resolve(&address.to_string()).await {
                 Ok(_) => {}
                 Err(AccountError::NotFound) => problems.push("the alias leads to nobody".into()),
                 Err(AccountError::Invalid(text)) => problems.push(text),

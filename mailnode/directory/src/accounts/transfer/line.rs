@@ -1,25 +1,28 @@
 //! What a file of accounts is made of: one JSON object a line.
 //!
 //! ```text
-//! {"header":{"format":2}}
+//! {"header":{"format":3}}
 //! {"domain":{"name":"example.org","postmaster":null}}
 //! {"alias":{"address":"all@example.org","targets":["alice@example.org"]}}
+//! {"list":{"address":"team@example.org","list":{"id":1,"owners":["alice@example.org"],"posting":"members","description":""}}}
 //! {"user":{"id":"0123...","addresses":["alice@example.org"],"credentials":...,"folders":...}}
-//! {"end":{"domains":1,"aliases":1,"users":1}}
+//! {"members":{"list":"0123...","shard":7,"members":{"bob@example.net":null}}}
+//! {"end":{"domains":1,"aliases":1,"lists":1,"users":1}}
 //! ```
 
+use super::super::lists::{List, Members};
 use crate::address::Address;
 use crate::encryption::Mode;
 use crate::profile::Profile;
 use crate::record::Kind;
 use bytes::Bytes;
-use cluster::UserId;
+use cluster::{ListId, UserId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
 /// Version of the lines. A file of another one is refused.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// Profiles hold password hashes: a line is a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +31,8 @@ pub enum Line {
     Header(Header),
     Domain(DomainLine),
     Alias(AliasLine),
+    List(ListLine),
+    Members(MembersLine),
     User(Box<Profile>),
     End(Counts),
 }
@@ -55,12 +60,29 @@ pub struct AliasLine {
     pub targets: Vec<Address>,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListLine {
+    pub address: Address,
+    pub list: List,
+}
+
+/// Some members of a mailing list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MembersLine {
+    pub list: ListId,
+    pub shard: u8,
+    pub members: Members,
+}
+
 /// How many lines of each kind there were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counts {
     pub domains: u64,
     pub aliases: u64,
+    pub lists: u64,
     pub users: u64,
 }
 
@@ -70,6 +92,8 @@ impl Line {
         match self {
             Self::User(profile) => profile.encode().len(),
             Self::Alias(line) => 100 * (1 + line.targets.len()),
+            Self::Members(line) => 100 * (1 + line.members.len()),
+            Self::List(_) => 1_000,
             Self::Header(_) | Self::Domain(_) | Self::End(_) => 100,
         }
     }
@@ -80,6 +104,8 @@ impl Line {
             Self::Header(_) => "header".into(),
             Self::Domain(line) => format!("domain {}", line.name),
             Self::Alias(line) => format!("alias {}", line.address),
+            Self::List(line) => format!("list {}", line.address),
+            Self::Members(line) => format!("members of list {}", line.list),
             Self::User(profile) => match profile.addresses.first() {
                 Some(address) => format!("account {address}"),
                 None => format!("account {}", profile.id),
@@ -94,7 +120,10 @@ impl Counts {
         match line {
             Line::Domain(_) => self.domains += 1,
             Line::Alias(_) => self.aliases += 1,
+            Line::List(_) => self.lists += 1,
             Line::User(_) => self.users += 1,
+            // Of the list that was counted.
+            Line::Members(_) => {}
             Line::Header(_) | Line::End(_) => {}
         }
     }
@@ -102,12 +131,13 @@ impl Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { domains, aliases, users } = self;
-        write!(f, "{domains} domains, {aliases} aliases, {users} accounts")
+        let Self { domains, aliases, lists, users } = self;
+        write!(f, "{domains} domains, {aliases} aliases, {lists} lists, {users} accounts")
     }
 }
 
-/// A place in a pass over all records: domains first, because the others need them, then addresses, then profiles.
+/// A place in a pass over all records: domains first, because the others need them, then addresses, profiles, and
+/// members of lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
     pub(super) kind: Kind,
@@ -121,7 +151,8 @@ impl Cursor {
         let kind = match self.kind {
             Kind::Domain => Kind::Address,
             Kind::Address => Kind::Profile,
-            Kind::Profile => return None,
+            Kind::Profile => Kind::Members,
+            Kind::Members => return None,
         };
         Some(Self { kind, after: None })
     }
@@ -131,7 +162,7 @@ impl Cursor {
 #[error("not a cursor of an export")]
 pub struct CursorError;
 
-/// `d`, `a` or `p`, and the id of the last record in hexadecimal.
+/// `d`, `a`, `p` or `m`, and the id of the last record in hexadecimal.
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", char::from(self.kind.byte()))?;
@@ -144,7 +175,7 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (&kind, digits) = text.as_bytes().split_first().ok_or(CursorError)?;
-        let kinds = [Kind::Domain, Kind::Address, Kind::Profile];
+        let kinds = [Kind::Domain, Kind::Address, Kind::Profile, Kind::Members];
         let kind = kinds.into_iter().find(|known| known.byte() == kind).ok_or(CursorError)?;
         if digits.len() % 2 != 0 || digits.len() > 1_024 || !digits.iter().all(u8::is_ascii_hexdigit) {
             return Err(CursorError);
