@@ -28,6 +28,8 @@ SEED = os.environ.get("PRICKLE_CHAOS_SEED", "4")
 LOG = os.environ.get("PRICKLE_CHAOS_LOG", "info")
 NODES = 5
 USERS = 10
+#: Parts of nearly every message are kept apart, and what nobody renews is gone before the end.
+PARTS = "storage: {bodyLeaseSeconds: 60, parts: {thresholdBytes: 64, renewSeconds: 5, leaseSeconds: 15, trashSeconds: 15}}\n"
 #: From the end of the faults until all is whole.
 WHOLE = 90
 
@@ -35,7 +37,7 @@ WHOLE = 90
 class Chaos:
     def __init__(self, directory, net):
         self.directory = directory
-        self.cluster = clusters.Cluster(directory, count=NODES, network=net, log=LOG)
+        self.cluster = clusters.Cluster(directory, count=NODES, network=net, log=LOG, settings=PARTS)
         self.random = random.Random(SEED)
         self.failures = []
         self.healed = []

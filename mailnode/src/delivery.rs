@@ -18,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+const TAKE_BACK_AGAIN: Duration = Duration::from_secs(3);
+const TAKE_BACK_TRIES: u32 = 40;
 /// A shorter body is sent without asking whether it is there.
 const SMALL: usize = 4 * 1024;
 /// A replica that has not acknowledged by now is replaced (and its late answer still counts).
@@ -264,9 +266,26 @@ fn finish_in_background<F>(
     });
 }
 
-/// An entry that was stored but must not stay: the client was told that it failed.
+/// An entry that was stored, or may be, and must not stay: the client was told that it failed. While that is on too few disks it is
+/// tried again for a while, since some disk may have the message.
 pub async fn take_back(node: &Arc<Node>, entry: &Entry) {
     let mut gone = entry.clone();
     gone.expunged = Some(node.clock.now());
-    node.replication.push(node, vec![gone]).await;
+    if !is_durable(node, &gone).await {
+        let node = node.clone();
+        tokio::spawn(async move {
+            for _ in 0..TAKE_BACK_TRIES {
+                tokio::time::sleep(TAKE_BACK_AGAIN).await;
+                if is_durable(&node, &gone).await {
+                    return;
+                }
+            }
+            tracing::warn!(entry = %gone.id, "a message that its sender was told had failed may yet turn up");
+        });
+    }
+}
+
+async fn is_durable(node: &Arc<Node>, entry: &Entry) -> bool {
+    let pushed = node.replication.push(node, vec![entry.clone()]).await;
+    pushed.lost.is_empty() && pushed.endangered.is_empty()
 }

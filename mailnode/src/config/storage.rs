@@ -38,8 +38,7 @@ pub struct PartsConfig {
 impl Default for PartsConfig {
     fn default() -> Self {
         Self {
-            // Until the simulator's histories and the chaos test were run with it (docs/decisions/parts.md).
-            enabled: false,
+            enabled: true,
             threshold_bytes: 64 << 10,
             renew_seconds: 24 * 3_600,
             lease_seconds: 3 * 24 * 3_600,
