@@ -76,7 +76,11 @@ impl Assembly {
             rotation: Rotation::default(),
             users: UserDatabase::new(this.clone(), id, &config.user_database, store.clone())?,
             outbound: Outbound::new(outbound::Settings::load(&config.outbound)?),
-            healing: Healing::new(config.healing, healing::remembers_draining(&store)),
+            healing: Healing::new(
+                config.healing,
+                healing::remembers_draining(&store),
+                healing::refill::remembered(&store),
+            ),
             log_heads: LogHeads::new(signer, &store),
             parts: Parts::new(config.storage.parts),
             store,

@@ -43,10 +43,10 @@ impl NodeClock {
     }
 
     /// For a message that is sent now: the latest stamp given or observed, for others to observe.
-    pub fn sender(&self, newest_secret: crate::crypto::Version) -> Sender {
+    pub fn sender(&self, newest_secret: crate::crypto::Version, refilling: bool) -> Sender {
         let clock = self.hybrid.lock().unwrap_or_else(PoisonError::into_inner).latest();
         let sent = Sent { life: self.life, millis: self.monotonic() };
-        Sender { clock, wall: wall_millis(), sent, newest_secret }
+        Sender { clock, wall: wall_millis(), sent, newest_secret, refilling }
     }
 
     /// What a peer did before it spoke is earlier than what we do from now on. A clock that is too far ahead is not

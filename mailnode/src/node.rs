@@ -416,13 +416,17 @@ impl Node {
 
     /// What every message tells of this node.
     pub fn sender(&self) -> Sender {
-        self.clock.sender(self.keys.newest())
+        self.clock.sender(self.keys.newest(), self.healing.is_refilling())
     }
 
     /// What a peer's message tells of it.
     pub fn hear(&self, peer: NodeId, sender: &Sender) {
         self.clock.hear(peer, sender);
         self.rotation.hear(peer, sender.newest_secret);
+        if self.topology.set_refilling(peer, sender.refilling) && !sender.refilling {
+            // What we read there before said less.
+            self.manager.notices_lost();
+        }
     }
 
     /// The load report that rides on every call.

@@ -27,6 +27,8 @@ pub struct Topology {
     /// Somebody began to be avoided.
     news_of_avoided: Notify,
     loads: Mutex<BTreeMap<NodeId, (Load, Instant)>>,
+    /// Their disks may lack what they should have.
+    refilling: Mutex<BTreeSet<NodeId>>,
 }
 
 impl Topology {
@@ -40,6 +42,7 @@ impl Topology {
             avoided: Mutex::default(),
             news_of_avoided: Notify::new(),
             loads: Mutex::default(),
+            refilling: Mutex::default(),
         }
     }
 
@@ -102,6 +105,16 @@ impl Topology {
         if changed {
             self.news_of_avoided.notify_waiters();
         }
+    }
+
+    pub fn is_refilling(&self, node: NodeId) -> bool {
+        self.refilling.lock().unwrap_or_else(PoisonError::into_inner).contains(&node)
+    }
+
+    /// What a peer says of its disk. True if that is news.
+    pub fn set_refilling(&self, node: NodeId, refilling: bool) -> bool {
+        let mut set = self.refilling.lock().unwrap_or_else(PoisonError::into_inner);
+        if refilling { set.insert(node) } else { set.remove(&node) }
     }
 
     pub fn report_load(&self, node: NodeId, load: Load) {

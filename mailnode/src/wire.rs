@@ -538,6 +538,8 @@ pub struct Sender {
     pub sent: Sent,
     /// The highest version of the cluster's secret that it has.
     pub newest_secret: crate::crypto::Version,
+    /// Its disk may lack what it should have ([`crate::healing::refill`]).
+    pub refilling: bool,
 }
 
 /// Encodes a message as (head, body) of a call. A long message without bytes of its own goes into the body,
@@ -573,8 +575,13 @@ mod tests {
     fn messages_survive_short_and_long_and_with_bytes() {
         let request = Request::Users { buckets: Bucket::all().collect() };
         let sent = Sent { life: cluster::Incarnation(3), millis: 9 };
-        let clock =
-            Sender { clock: Timestamp { ticks: 7, node: NodeId(1) }, wall: 8, sent, newest_secret: 2 };
+        let clock = Sender {
+            clock: Timestamp { ticks: 7, node: NodeId(1) },
+            wall: 8,
+            sent,
+            newest_secret: 2,
+            refilling: false,
+        };
         let (head, body) = encode(clock, &request, Bytes::new()).unwrap();
         let (at, back, _) = decode::<Request>(&head, body).unwrap();
         assert_eq!(at, clock);

@@ -77,7 +77,10 @@ pub async fn entries(node: &Arc<Node>, ids: Vec<(UserId, EntryId)>) -> Result<Re
 }
 
 /// One comparison. Returns how many entries were repaired.
-async fn compare(node: &Arc<Node>, peer: NodeId) -> Result<u64, Failure> {
+///
+/// # Errors
+/// The peer's, or the disk's.
+pub async fn compare(node: &Arc<Node>, peer: NodeId) -> Result<u64, Failure> {
     let bad = |_| Failure::Invalid("the answer does not fit the question".into());
     let mut comparison = Comparison::new(node.store.digests(peer), node.clock.millis());
     let mut repaired = 0;

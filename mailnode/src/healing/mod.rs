@@ -8,6 +8,7 @@
 //! | [`copy`] | brings bodies to a peer, throttled, after those who read and send mail |
 //! | [`bodies`] | fetches bodies that are missing or damaged here; reads everything once in a while |
 //! | [`drain`] | takes this node out of service without losing anything |
+//! | [`refill`] | says that a new disk lacks what others have, until it does not |
 //! | [`outdated`] | a disk that was away too long starts empty |
 //!
 //! Nothing here decides what is right: versions are joined (`Entry::merge`), and every step may be done twice.
@@ -17,6 +18,7 @@ mod compare;
 mod copy;
 mod drain;
 pub mod outdated;
+pub mod refill;
 mod relocate;
 mod tombstones;
 
@@ -31,6 +33,7 @@ use cluster::healing::Throttle;
 use cluster::{BlobId, Epoch, NodeId, View};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -55,6 +58,8 @@ pub struct Healing {
     /// Members whose tombstones this disk has.
     tombstones_of: Mutex<BTreeSet<NodeId>>,
     news_of_missing: Notify,
+    /// This disk may lack what its predecessor had ([`refill`]).
+    refilling: AtomicBool,
 }
 
 /// What re-replication has yet to do and has done.
@@ -86,8 +91,8 @@ pub struct HealingStatus {
 }
 
 impl Healing {
-    /// `draining`: as an earlier life of this node left it ([`drain::remembered`]).
-    pub fn new(settings: HealingConfig, draining: bool) -> Self {
+    /// `draining`, `refilling`: as an earlier life of this node left it ([`drain::remembered`], [`refill::remembered`]).
+    pub fn new(settings: HealingConfig, draining: bool, refilling: bool) -> Self {
         Self {
             settings,
             started: Instant::now(),
@@ -99,7 +104,16 @@ impl Healing {
             missing: Mutex::default(),
             tombstones_of: Mutex::default(),
             news_of_missing: Notify::new(),
+            refilling: AtomicBool::new(refilling),
         }
+    }
+
+    pub fn is_refilling(&self) -> bool {
+        self.refilling.load(Ordering::Acquire)
+    }
+
+    pub fn set_refilling(&self, refilling: bool) {
+        self.refilling.store(refilling, Ordering::Release);
     }
 
     pub fn is_draining(&self) -> bool {
@@ -164,6 +178,7 @@ pub async fn run(node: Arc<Node>) {
     tokio::join!(
         compare::run(&node),
         tombstones::run(&node),
+        refill::run(&node),
         relocate::run(&node),
         bodies::fetch_missing(&node),
         bodies::scrub(&node),

@@ -4,6 +4,7 @@ use super::signed::{LogId, SignedHead};
 use super::{LogHeads, QUARANTINE_KEY, Quarantine, lock, note};
 use crate::clock::wall_seconds;
 use crate::environment;
+use crate::healing::refill;
 use crate::membership::remembered;
 use crate::node::Node;
 use crate::wire::{Request, Response, decode, encode};
@@ -87,7 +88,8 @@ async fn identify(node: &Arc<Node>) -> storage::Result<(LogId, Incarnation)> {
     let new = (LogId(environment::random_bytes()), node.settings.incarnation);
     let value = postcard::to_stdvec(&new).unwrap_or_default();
     let record = Write::Record { key: LOG_KEY.to_vec(), value: Some(value.into()) };
-    node.store.commit(vec![record], Durability::Synced).await?;
+    node.store.commit(vec![record, refill::begins()], Durability::Synced).await?;
+    node.healing.set_refilling(true);
     Ok(new)
 }
 

@@ -223,9 +223,9 @@ async fn fetch_fragments(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbo
         mailbox.fetched = Some(Instant::now());
     }
     let view = &node.topology.now().view;
-    let unread = view.members.iter().map(|member| member.id).filter(|id| {
-        let holds_nothing = answered.contains(id) && !map.contains(*id);
-        !mailbox.built_from.contains_key(id) && !holds_nothing
+    let unread = view.members.iter().map(|member| member.id).filter(|&id| {
+        let holds_nothing = answered.contains(&id) && !map.contains(id);
+        is_refilling(node, id) || !mailbox.built_from.contains_key(&id) && !holds_nothing
     });
     mailbox.unread = unread.collect();
     if mailbox.unread.len() < node.settings.replication.min_copies {
@@ -235,6 +235,11 @@ async fn fetch_fragments(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbo
         return Err(Failure::Temporary("the nodes that hold this mailbox do not answer; try again".into()));
     }
     Ok(())
+}
+
+/// What is on its disk may be less than what was there.
+fn is_refilling(node: &Node, id: NodeId) -> bool {
+    if id == node.id { node.healing.is_refilling() } else { node.topology.is_refilling(id) }
 }
 
 /// All entries of a user on one node.
@@ -365,7 +370,8 @@ pub async fn admit_unread(
     if mailbox.index.admits(folder, &mailbox.unread) {
         return Ok(());
     }
-    if node.topology.readable().iter().any(|(member, _)| mailbox.unread.contains(member)) {
+    let waits_for = |member| mailbox.unread.contains(&member) && !is_refilling(node, member);
+    if node.topology.readable().iter().any(|&(member, _)| waits_for(member)) {
         return Err(Failure::Temporary("too few nodes that hold this mailbox answered; try again".into()));
     }
     reserve(node, cell, mailbox, folder, UID_BLOCK).await.map(|_| ())

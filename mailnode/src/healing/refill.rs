@@ -1,0 +1,56 @@
+//! A new log, after a disk was lost or for a new node, says nothing of what its predecessor had: that a message is not on this disk
+//! does not mean that it is nowhere. Until it was found equal with every member once, this node says so with each of its messages
+//! (`wire::Sender`), and managers count its fragments as unread ([`crate::manager`]).
+
+use super::compare;
+use crate::node::Node;
+use cluster::NodeId;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::{Durability, Store, Write};
+
+const TICK: Duration = Duration::from_millis(250);
+/// In the log until all is there.
+const KEY: &[u8] = b"\xff\xffrefilling";
+
+/// As an earlier life of this log left it.
+pub fn remembered(store: &Store) -> bool {
+    matches!(store.record(KEY), Ok(Some(_)))
+}
+
+/// Notes with the first record of a new log that it lacks what others have.
+pub fn begins() -> Write {
+    Write::Record { key: KEY.to_vec(), value: Some(bytes::Bytes::from_static(b"1")) }
+}
+
+/// Until this node lacks nothing, or stops.
+pub async fn run(node: &Arc<Node>) {
+    let mut level: BTreeSet<NodeId> = BTreeSet::new();
+    let mut tick = tokio::time::interval(TICK);
+    while node.healing.is_refilling() || !node.log_heads.is_open() {
+        tick.tick().await;
+        let view = &node.topology.now().view;
+        for (peer, _) in node.topology.readable() {
+            if peer != node.id
+                && !level.contains(&peer)
+                && matches!(compare::compare(node, peer).await, Ok(0))
+            {
+                level.insert(peer);
+            }
+        }
+        let all = view.members.iter().all(|member| member.id == node.id || level.contains(&member.id));
+        if view.members.is_empty() || !all || !node.log_heads.is_open() {
+            continue;
+        }
+        let over = Write::Record { key: KEY.to_vec(), value: None };
+        match node.store.commit(vec![over], Durability::Lazy).await {
+            Ok(_) => {
+                tracing::info!("this disk has what it should have");
+                node.healing.set_refilling(false);
+                node.manager.notices_lost();
+            }
+            Err(error) => tracing::warn!(%error, "that this disk is level is not noted"),
+        }
+    }
+}
