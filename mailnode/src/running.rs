@@ -5,6 +5,7 @@ use crate::assembly::Assembly;
 use crate::config::{Config, Listeners};
 use crate::crypto::Secrets;
 use crate::disk;
+use crate::log_heads;
 use crate::node::Node;
 use crate::outbound;
 use crate::peer_server::{self, PeerServer};
@@ -207,6 +208,7 @@ impl RunningNode {
         if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
             tracing::warn!("some tasks did not end in time");
         }
+        log_heads::sign_down(&self.node).await;
         self.node.store.close();
     }
 }

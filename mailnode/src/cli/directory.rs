@@ -261,9 +261,9 @@ mod tests {
         Ok(count)
     }
 
-    const HEADER: &str = "{\"header\":{\"format\":2}}\n";
+    const HEADER: &str = "{\"header\":{\"format\":3}}\n";
     const DOMAIN: &str = "{\"domain\":{\"name\":\"example.org\"}}\n";
-    const END: &str = "{\"end\":{\"domains\":1,\"aliases\":0,\"users\":0}}\n";
+    const END: &str = "{\"end\":{\"domains\":1,\"aliases\":0,\"lists\":0,\"users\":0}}\n";
 
     #[test]
     fn a_file_has_its_header_its_end_and_all_that_was_counted() {
@@ -274,7 +274,7 @@ mod tests {
         assert!(refused(&[HEADER, DOMAIN, DOMAIN, END]).contains("there are 2 domains"));
         assert!(refused(&[HEADER, DOMAIN, END, DOMAIN]).contains("follows the end"));
         assert!(refused(&[HEADER, DOMAIN, HEADER, END]).contains("second header"));
-        assert!(refused(&["{\"header\":{\"format\":3}}\n", END]).contains("format 3"));
+        assert!(refused(&["{\"header\":{\"format\":4}}\n", END]).contains("format 4"));
         assert!(refused(&[""]).contains("cut off"));
     }
 

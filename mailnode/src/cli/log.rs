@@ -2,10 +2,13 @@
 
 use super::CliError;
 use crate::disk::log_directory;
+use crate::log_heads::Witness;
 use clap::{Args, Subcommand};
+use cluster::NodeId;
+use rpc::pki::Certificate;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use storage::{Disk, FileDisk};
+use storage::{Disk, FileDisk, Seen};
 
 #[derive(Args)]
 pub struct Where {
@@ -20,6 +23,12 @@ pub enum LogCommand {
     Verify {
         #[command(flatten)]
         at: Where,
+        /// The node's certificate: then the signatures in the log are checked, too.
+        #[arg(long, requires = "name")]
+        certificate: Option<PathBuf>,
+        /// The node's name.
+        #[arg(long)]
+        name: Option<String>,
     },
     /// Show the records, without bodies, keys and values: a line each.
     Dump {
@@ -42,13 +51,30 @@ fn open(data: &Path) -> Result<FileDisk, CliError> {
 
 pub fn run(command: LogCommand) -> Result<(), CliError> {
     match command {
-        LogCommand::Verify { at } => verify(&open(&at.data)?),
+        LogCommand::Verify { at, certificate, name } => {
+            let witness = match certificate {
+                Some(file) => Some(witness(&file, name.as_deref().unwrap_or_default())?),
+                None => None,
+            };
+            verify(&open(&at.data)?, witness)
+        }
         LogCommand::Dump { at, from } => dump(&open(&at.data)?, from),
     }
 }
 
-fn verify(disk: &impl Disk) -> Result<(), CliError> {
-    let found = storage::verify_files(disk).map_err(CliError::new)?;
+fn witness(certificate: &Path, name: &str) -> Result<Witness, CliError> {
+    let pem = rpc::pki::read_file(certificate).map_err(CliError::new)?;
+    let wrong = |error| CliError::new(format!("{}: {error}", certificate.display()));
+    Ok(Witness::new(Certificate::from_pem(&pem).map_err(wrong)?, NodeId::of_name(name)))
+}
+
+fn verify(disk: &impl Disk, mut witness: Option<Witness>) -> Result<(), CliError> {
+    let mut watch = |seen: Seen<'_>| {
+        if let Some(witness) = &mut witness {
+            witness.see(seen);
+        }
+    };
+    let found = storage::verify_files(disk, &mut watch).map_err(CliError::new)?;
     println!("segments         {:>14}", found.segments);
     println!("groups           {:>14}", found.groups);
     println!("records          {:>14}", found.records);
@@ -61,7 +87,19 @@ fn verify(disk: &impl Disk) -> Result<(), CliError> {
         "head             {:>14}   what peers compare with when the node starts",
         found.head.to_string()
     );
-    if found.is_sound() { Ok(()) } else { Err(CliError::new("the log is not what was written")) }
+    let signed = witness.map(|witness| witness.found());
+    if let Some(signed) = signed {
+        println!("signatures       {:>14}   agree, up to group {}", signed.agree, signed.up_to);
+        println!("contradicted     {:>14}", signed.contradicted);
+        println!("by other keys    {:>14}   or damaged", signed.unknown);
+        println!("of removed ones  {:>14}   groups that compaction has removed since", signed.removed);
+    }
+    let contradicted = signed.is_some_and(|signed| signed.contradicted > 0);
+    if found.is_sound() && !contradicted {
+        Ok(())
+    } else {
+        Err(CliError::new("the log is not what was written"))
+    }
 }
 
 fn dump(disk: &impl Disk, from: u64) -> Result<(), CliError> {

@@ -12,11 +12,13 @@ use storage::{Durability, Store, Write};
 use tokio::time::Instant;
 
 const KEPT_KEY: &[u8] = b"\xff\xffheads";
+/// In our own log: the end of it as it was when this was written, signed, for who reads its files ([`super::SignedHead::read`]).
+pub(super) const SIGNED_KEY: &[u8] = b"\xff\xffsigned-head";
 /// A head that moved is given away this often.
 const ANNOUNCE: Duration = Duration::from_secs(10);
 /// Peers that keep a node's head.
 const WITNESSES: usize = 3;
-/// Heads of peers are written down this often: each time makes a group of our own log, of which peers hear.
+/// Heads of peers, and our own, are written down this often: each time makes a group of our own log, of which peers hear.
 const WRITE_DOWN: Duration = Duration::from_secs(600);
 /// Nodes whose heads are kept, at most.
 const NODES: usize = 4_096;
@@ -75,6 +77,21 @@ fn witnesses(me: NodeId, view: &View) -> Vec<NodeId> {
     others
 }
 
+fn own(head: &SignedHead) -> Option<Write> {
+    let value = postcard::to_stdvec(head).ok()?;
+    Some(Write::Record { key: SIGNED_KEY.to_vec(), value: Some(value.into()) })
+}
+
+/// Writes down what is known of others' logs, and where ours ends, signed.
+pub async fn sign_down(node: &Node) {
+    let kept = lock(&node.log_heads.kept).take_unwritten();
+    let own = node.log_heads.sign(node, node.store.head()).and_then(|head| own(&head));
+    let writes: Vec<Write> = kept.into_iter().chain(own).collect();
+    if let Err(error) = node.store.commit(writes, Durability::Lazy).await {
+        tracing::warn!(%error, "heads of logs are not written down");
+    }
+}
+
 /// Gives away the head of our log when it moved or others are to keep it, and writes down those of others. Until the
 /// node stops.
 pub async fn announce(node: Arc<Node>) {
@@ -90,12 +107,7 @@ pub async fn announce(node: Arc<Node>) {
         }
         if written.elapsed() > WRITE_DOWN {
             written = Instant::now();
-            let write = lock(&node.log_heads.kept).take_unwritten();
-            if let Some(write) = write
-                && let Err(error) = node.store.commit(vec![write], Durability::Lazy).await
-            {
-                tracing::warn!(%error, "heads of other nodes' logs are not written down");
-            }
+            sign_down(&node).await;
         }
         let now = (node.store.head(), witnesses(node.id, &view));
         if told.as_ref() == Some(&now) || !node.log_heads.is_open() {

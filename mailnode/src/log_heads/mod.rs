@@ -18,10 +18,12 @@
 mod admission;
 mod keeping;
 mod signed;
+mod witness;
 
 pub use admission::admit;
-pub use keeping::{Kept, announce};
+pub use keeping::{Kept, announce, sign_down};
 pub use signed::{LogId, SignedHead, Signer};
+pub use witness::{Witness, Witnessed};
 
 use crate::locking::lock;
 use serde::{Deserialize, Serialize};

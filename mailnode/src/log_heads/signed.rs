@@ -1,5 +1,6 @@
 //! A head, signed.
 
+use super::keeping::SIGNED_KEY;
 use cluster::{Incarnation, NodeId};
 use serde::{Deserialize, Serialize};
 use storage::Head;
@@ -50,6 +51,17 @@ impl SignedHead {
     pub fn is_ours(&self, signer: &dyn Signer, node: NodeId) -> bool {
         let message = message(node, self.log, self.head, self.life);
         message.is_some_and(|message| signer.verify(&message, &self.signature))
+    }
+
+    /// One that is in a log's files; None if this record is none.
+    pub fn read(key: &[u8], value: &[u8]) -> Option<Self> {
+        (key == SIGNED_KEY).then(|| postcard::from_bytes(value).ok()).flatten()
+    }
+
+    /// True if the key of this certificate signed it, for the node of this name.
+    pub fn is_signed_by(&self, certificate: &rpc::pki::Certificate, node: NodeId) -> bool {
+        let message = message(node, self.log, self.head, self.life);
+        message.is_some_and(|message| certificate.has_signed(&message, &self.signature))
     }
 
     /// Worth keeping instead of another one? The newer life has the word, even if its log is shorter.

@@ -61,5 +61,5 @@ pub use options::{Clock, Options};
 pub use parts::{PartCursor, PartPage, PartTotals};
 pub use recovery::Recovery;
 pub use store::{Metrics, Store};
-pub use verify::{Verification, verify_files};
+pub use verify::{Seen, Verification, verify_files};
 pub use write::{Durability, Outcome, Write};

@@ -7,7 +7,7 @@ use crate::disk::Disk;
 use crate::dump::numbers;
 use crate::error::{Error, Result};
 use crate::heads::Head;
-use crate::record::{Chain, Record, RemovedRecord, SEGMENT_HEADER};
+use crate::record::{Chain, Record, RemovedRecord, SEGMENT_HEADER, ValueRecord};
 use crate::scan::{Found, Group, SegmentReader};
 use crate::segments::file_name;
 use crate::shared::Shared;
@@ -64,10 +64,12 @@ pub fn verify(shared: &Shared) -> Result<Verification> {
 
 /// The same of files that no node uses now, without an index: what is wrong is only said. Takes as long as reading them.
 ///
+/// `watch` is told of each group and each value in it.
+///
 /// # Errors
 /// If the disk fails, or a newer version of Prickle wrote them.
-pub fn verify_files(disk: &dyn Disk) -> Result<Verification> {
-    let mut walk = Walk::default();
+pub fn verify_files(disk: &dyn Disk, watch: &mut dyn FnMut(Seen<'_>)) -> Result<Verification> {
+    let mut walk = Walk { watch: Some(watch), ..Walk::default() };
     let numbers = numbers(disk)?;
     for &number in &numbers {
         let reader = SegmentReader::new(number, disk.open(&file_name(number)).map_err(Error::read)?)?;
@@ -85,7 +87,16 @@ struct Link {
     chain: Chain,
 }
 
-struct Walk {
+/// What is met on the way through a log.
+pub enum Seen<'a> {
+    /// The log up to this group.
+    Group(Head),
+    /// A value that was written ([`crate::Write::Record`]).
+    Value { key: &'a [u8], value: &'a [u8] },
+}
+
+struct Walk<'a> {
+    watch: Option<&'a mut dyn FnMut(Seen<'_>)>,
     found: Verification,
     /// The last group; None after damage, when nothing is known of what follows.
     at: Option<Link>,
@@ -94,9 +105,10 @@ struct Walk {
     removed: HashMap<u64, RemovedRecord>,
 }
 
-impl Default for Walk {
+impl Default for Walk<'_> {
     fn default() -> Self {
         Self {
+            watch: None,
             found: Verification::default(),
             // Before the first group of all.
             at: Some(Link { segment: 0, sequence: 0, chain: [0; 32] }),
@@ -106,7 +118,7 @@ impl Default for Walk {
     }
 }
 
-impl Walk {
+impl Walk<'_> {
     /// `last`: nothing comes after it, so that its end may be torn.
     fn segment(&mut self, reader: &SegmentReader, last: bool) -> Result<()> {
         self.found.segments += 1;
@@ -154,6 +166,9 @@ impl Walk {
         }
         self.at = Some(Link { segment, sequence: header.sequence, chain: group.chain });
         self.found.head = Head { sequence: header.sequence, chain: group.chain };
+        if let Some(watch) = &mut self.watch {
+            watch(Seen::Group(self.found.head));
+        }
     }
 
     fn records(&mut self, reader: &SegmentReader, group: &Group) -> Result<()> {
@@ -168,6 +183,11 @@ impl Walk {
                     }
                     None => self.found.corrupt_records += 1,
                 },
+                Some((Record::Value(ValueRecord { key, value: Some(value), .. }), _)) => {
+                    if let Some(watch) = &mut self.watch {
+                        watch(Seen::Value { key: &key, value: &value });
+                    }
+                }
                 Some((Record::Removed(record), _)) => {
                     self.removed.insert(record.segment, record);
                 }

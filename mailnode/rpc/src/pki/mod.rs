@@ -12,7 +12,7 @@ mod tls;
 
 pub use file::{read_file, write_private, write_public};
 pub use issue::{Authority, DEFAULT_VALIDITY, NodeNames};
-pub use signature::NodeKey;
+pub use signature::{Certificate, NodeKey};
 pub use tls::NodeTls;
 pub(crate) use tls::{is_our_protocol, proves_node};
 

@@ -1,9 +1,12 @@
-//! A node's word on bytes that others keep for it: signed by the key of its certificate, and recognised by itself.
+//! A node's word on bytes that others keep for it: signed by the key of its certificate, and recognised by itself or whoever has that.
 
+use super::PkiError;
+use super::tls::unusable;
 use rustls::SignatureScheme;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::SigningKey;
 use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use std::sync::Arc;
 use webpki::EndEntityCert;
 
@@ -16,12 +19,37 @@ const SCHEMES: [SignatureScheme; 5] = [
     SignatureScheme::RSA_PSS_SHA256,
 ];
 
+/// A certificate, to check signatures with.
+#[derive(Clone)]
+pub struct Certificate {
+    certificate: CertificateDer<'static>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Certificate {
+    /// # Errors
+    /// If there is no certificate in the text.
+    pub fn from_pem(pem: &str) -> Result<Self, PkiError> {
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(unusable)?;
+        Ok(Self { certificate, provider: Arc::new(rustls::crypto::ring::default_provider()) })
+    }
+
+    /// True if this certificate's key signed the message.
+    pub fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        let Some((scheme, signature)) = signature.split_first_chunk::<2>() else { return false };
+        let scheme = SignatureScheme::from(u16::from_be_bytes(*scheme));
+        let Ok(certificate) = EndEntityCert::try_from(&self.certificate) else { return false };
+        let known = self.provider.signature_verification_algorithms.mapping;
+        let mut algorithms = known.iter().filter(|(of, _)| *of == scheme).flat_map(|(_, all)| *all);
+        algorithms.any(|&algorithm| certificate.verify_signature(algorithm, message, signature).is_ok())
+    }
+}
+
 /// The key and certificate with which a node proves its name.
 #[derive(Clone)]
 pub struct NodeKey {
     key: Arc<dyn SigningKey>,
-    certificate: CertificateDer<'static>,
-    provider: Arc<CryptoProvider>,
+    certificate: Certificate,
 }
 
 impl NodeKey {
@@ -30,7 +58,7 @@ impl NodeKey {
         certificate: CertificateDer<'static>,
         provider: Arc<CryptoProvider>,
     ) -> Self {
-        Self { key, certificate, provider }
+        Self { key, certificate: Certificate { certificate, provider } }
     }
 
     /// A signature, which says of what kind it is. None if the key can make none that we know.
@@ -43,12 +71,7 @@ impl NodeKey {
 
     /// True if this certificate's key signed the message.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        let Some((scheme, signature)) = signature.split_first_chunk::<2>() else { return false };
-        let scheme = SignatureScheme::from(u16::from_be_bytes(*scheme));
-        let Ok(certificate) = EndEntityCert::try_from(&self.certificate) else { return false };
-        let known = self.provider.signature_verification_algorithms.mapping;
-        let mut algorithms = known.iter().filter(|(of, _)| *of == scheme).flat_map(|(_, all)| *all);
-        algorithms.any(|&algorithm| certificate.verify_signature(algorithm, message, signature).is_ok())
+        self.certificate.has_signed(message, signature)
     }
 }
 

@@ -110,7 +110,7 @@ fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'sta
     Ok(certificates)
 }
 
-fn unusable(error: impl std::fmt::Display) -> PkiError {
+pub(super) fn unusable(error: impl std::fmt::Display) -> PkiError {
     PkiError::Tls(error.to_string())
 }
 

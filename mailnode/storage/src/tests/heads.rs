@@ -59,7 +59,7 @@ fn files_alone_are_verified_and_shown_and_a_torn_end_is_no_damage() {
     let head = store.head();
     drop(store);
 
-    let found = verify_files(&disk).unwrap();
+    let found = verify_files(&disk, &mut |_| {}).unwrap();
     assert!(found.is_sound());
     assert_eq!((found.groups, found.torn_bytes, found.head), (2, 0, head));
     let mut lines = Vec::new();
@@ -76,6 +76,6 @@ fn files_alone_are_verified_and_shown_and_a_torn_end_is_no_damage() {
     let name = crate::segments::file_name(1);
     let length = disk.contents(&name).unwrap().len() as u64;
     crate::Disk::open(&disk, &name).unwrap().truncate(length - 9).unwrap();
-    let torn = verify_files(&disk).unwrap();
+    let torn = verify_files(&disk, &mut |_| {}).unwrap();
     assert!(torn.is_sound() && torn.torn_bytes > 0 && torn.groups == 1);
 }
