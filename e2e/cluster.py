@@ -130,6 +130,10 @@ class Cluster(Accounts):
             node.config.write_text(_config(node, min(factor, count), min(3, count), zone, log) + settings)
             self.nodes.append(node)
 
+    def make_ca(self, directory):
+        directory.mkdir()
+        self._run("pki", "ca", "--out", directory)
+
     def _run(self, *arguments):
         done = subprocess.run([MAILNODE, *arguments], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"mailnode {arguments}: {done.stderr}"

@@ -355,3 +355,31 @@ def test_kill_9_in_the_middle_of_wrapping_anew_loses_no_access(tmp_path, report)
 def _rewrapped(node):
     text = node.http("GET", "/metrics", token="")[1]
     return sum(int(count) for count in re.findall(r"prickle_encryption_rewrapped_total{[^}]*} (\d+)", text))
+
+
+def test_where_signed_keys_are_required_mail_waits_until_the_ca_has_signed_and_again_after_a_reset(tmp_path):
+    required = lambda made: [node.config.write_text(node.config.read_text().replace("cluster:\n", "cluster:\n  requireSignedUserKeys: true\n")) for node in made.nodes]  # noqa: E731
+    with clusters.started(tmp_path / "c", prepare=required) as cluster:
+        user, plain = add_user(cluster), add_user(cluster, "cluster")
+        deliver(cluster.nodes[0], plain, marker())
+        put_off = (451, b"4.3.0 Cannot verify the recipient now, try again later")
+        for node in cluster.nodes:
+            with clients.lmtp(node) as lmtp:
+                lmtp.mail("a@example.net")
+                assert lmtp.rcpt(user.address) == put_off
+        other = tmp_path / "other"
+        cluster.make_ca(other)
+        wrong = cluster.admin("user", "sign", user.address, "--ca", other, check=False)
+        assert "did not sign this key" in wrong.stderr
+        cluster.admin("user", "sign", user.address, "--ca", cluster.directory)
+        assert "its key is signed" in cluster.admin("user", "show", user.address)
+        first = marker()
+        for node in cluster.nodes:
+            deliver(node, user, first)
+        has(cluster.nodes[1], user, first)
+        cluster.admin("user", "passwd", user.address, "--lose-mail", input="another password")
+        with clients.lmtp(cluster.nodes[2]) as lmtp:
+            lmtp.mail("a@example.net")
+            assert lmtp.rcpt(user.address) == put_off
+        cluster.admin("user", "sign", user.address, "--ca", cluster.directory)
+        deliver(cluster.nodes[2], clusters.User(user.address, "another password"), marker())

@@ -1,5 +1,6 @@
 """Logs that are not what peers saw of them: rolled back, cut, or of an older disk. The node starts empty, says why, and is refilled."""
 
+import re
 import shutil
 import subprocess
 import time
@@ -150,3 +151,22 @@ def test_a_log_is_verified_and_shown_from_its_files(cluster):
     damaged = run("verify", *where)
     assert damaged.returncode == 1 and "not what was written" in damaged.stderr, damaged
     assert run("verify", "--data", "/nonexistent").returncode == 1
+
+
+def test_signatures_in_a_log_agree_with_it_and_are_the_nodes_own(cluster):
+    cluster, users = cluster
+    send_more(cluster, users, 0)
+    cluster.stop()
+    node, other = cluster.nodes[:2]
+
+    def verify(certificate):
+        command = [MAILNODE, "log", "verify", "--data", data(cluster, node), "--name", node.name]
+        command += ["--certificate", cluster.directory / f"{certificate}.pem"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = (re.match(r"(.+?)\s{2,}(\d+)", line) for line in done.stdout.splitlines())
+        return {match[1]: int(match[2]) for match in found if match}
+
+    right = verify(node.name)
+    assert right["contradicted"] == right["by other keys"] == 0, right
+    assert verify(other.name)["by other keys"] > 0

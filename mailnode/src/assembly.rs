@@ -22,6 +22,7 @@ use crate::running::StartError;
 use crate::sessions::Watchers;
 use crate::topology::Topology;
 use crate::transport::Transport;
+use crate::user_keys::UserKeys;
 use crate::userdb::UserDatabase;
 use cluster::{Addresses, Incarnation, NodeId, Policy};
 use lease::{LeaseService, MemberLease};
@@ -74,6 +75,7 @@ impl Assembly {
             clock: NodeClock::new(id, incarnation, skew),
             keys,
             rotation: Rotation::default(),
+            user_keys: UserKeys::load(&config.cluster)?,
             users: UserDatabase::new(this.clone(), id, &config.user_database, store.clone())?,
             outbound: Outbound::new(outbound::Settings::load(&config.outbound)?),
             healing: Healing::new(

@@ -36,7 +36,8 @@ mod status;
 mod tending;
 pub mod topology;
 pub mod transport;
-pub mod userdb;
+pub mod user_keys;
+mod userdb;
 pub mod wire;
 
 pub use cli::run;

@@ -20,6 +20,7 @@ use crate::rotation::Rotation;
 use crate::sessions::Watchers;
 use crate::topology::Topology;
 use crate::transport::Transport;
+use crate::user_keys::UserKeys;
 use crate::userdb::UserDatabase;
 use crate::wire::{Failure, RecipientState, Request, Response, Sender, UserOp, UserReply, decode, encode};
 use bytes::Bytes;
@@ -50,6 +51,7 @@ pub struct Node {
     pub clock: NodeClock,
     pub keys: Keys,
     pub rotation: Rotation,
+    pub user_keys: UserKeys,
     pub store: Store,
     pub topology: Topology,
     pub manager: Manager,
@@ -357,7 +359,8 @@ impl Node {
             let answer = self.ask_manager(Bucket::of_user(first), request, SHORT_DEADLINE).await;
             match answer {
                 Ok(Response::Recipients(states)) => {
-                    users.into_iter().zip(states.into_iter().map(Ok)).collect()
+                    let checked = |(user, state)| (user, self.user_keys.check(user, state));
+                    users.into_iter().zip(states).map(checked).collect()
                 }
                 Ok(_) => Vec::new(),
                 Err(failure) => users.into_iter().map(|user| (user, Err(failure.clone()))).collect(),

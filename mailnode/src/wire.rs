@@ -355,6 +355,8 @@ pub enum RecipientState {
     Accepts {
         mail_map: MailMap,
         seal_to: Option<PublicKey>,
+        /// Of that key, by the cluster's CA.
+        signature: Option<Vec<u8>>,
     },
     Unknown,
     Disabled,

@@ -23,7 +23,7 @@ const DELETED_FOLDERS: usize = 4_000;
 /// A deletion is remembered as long as mail's tombstones are.
 const DELETION_MEMORY_MILLIS: u64 = 7 * 24 * 3600 * 1000;
 /// First byte of a profile's record.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 /// Why a change of a profile is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -166,7 +166,7 @@ async fn deliver(
     let mut outcomes = Vec::new();
     for user in users {
         match states.get(&user) {
-            Some(Ok(RecipientState::Accepts { mail_map, seal_to })) => accepted.push(Recipient {
+            Some(Ok(RecipientState::Accepts { mail_map, seal_to, .. })) => accepted.push(Recipient {
                 user,
                 mail_map: mail_map.clone(),
                 folder: FolderId::INBOX,

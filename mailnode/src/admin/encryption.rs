@@ -3,13 +3,14 @@
 //! Secrets come in bodies of requests, never in paths, and those that are made here are shown once.
 
 use super::{AdminState, ApiError};
-use crate::wire::Password;
+use crate::wire::{Failure, Password};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use cluster::UserId;
+use data_encoding::HEXLOWER;
 use directory::Encryption;
-use directory::encryption::Mode;
+use directory::encryption::{Mode, PublicKey};
 use serde::{Deserialize, Serialize};
 
 type Result<T> = std::result::Result<T, ApiError>;
@@ -25,6 +26,12 @@ pub struct EncryptionState {
     /// Keys that the password does not open, and with them mail that cannot be read with it.
     pub locked_keys: usize,
     pub app_passwords: usize,
+    /// The key that new mail is sealed to in mode `user`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<PublicKey>,
+    /// There is a signature of it.
+    #[serde(default)]
+    pub signed: bool,
 }
 
 impl EncryptionState {
@@ -35,6 +42,8 @@ impl EncryptionState {
             recovery_key: encryption.has_recovery_key(),
             locked_keys: encryption.locked_pairs(),
             app_passwords: encryption.app_passwords().len(),
+            public_key: encryption.newest_key(),
+            signed: encryption.signature().is_some(),
         }
     }
 }
@@ -97,6 +106,33 @@ pub async fn set(
 ) -> Result<StatusCode> {
     let user = user(&state, &address).await?;
     state.node.users.set_encryption(user, new.mode, new.password.map(Password)).await?;
+    state.node.profile_changed(user).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The CA's signature of a user's key, in hexadecimal.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeySignature {
+    pub public_key: PublicKey,
+    pub signature: String,
+}
+
+pub async fn sign(
+    State(state): State<AdminState>,
+    Path(address): Path<String>,
+    Json(given): Json<KeySignature>,
+) -> Result<StatusCode> {
+    let user = user(&state, &address).await?;
+    let signature = HEXLOWER.decode(given.signature.as_bytes());
+    let signature = signature.map_err(|_| Failure::Invalid("a signature is hexadecimal".into()))?;
+    let users = &state.node.users;
+    if !state.node.user_keys.accepts(user, given.public_key, Some(&signature)) {
+        return Err(Failure::Invalid("the cluster's CA did not sign this key for this user".into()).into());
+    }
+    users
+        .update_profile(user, |profile| Ok(profile.encryption.sign(given.public_key, signature.clone())?))
+        .await?;
     state.node.profile_changed(user).await;
     Ok(StatusCode::NO_CONTENT)
 }

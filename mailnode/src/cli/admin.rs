@@ -2,15 +2,19 @@
 
 use super::{CliError, Target};
 use crate::admin::{
-    Alias, AppPassword, ClusterStatus, DomainEncryption, MadeSecret, NewAppPassword, NewDomain,
+    Alias, AppPassword, ClusterStatus, DomainEncryption, KeySignature, MadeSecret, NewAppPassword, NewDomain,
     NewEncryption, NewPassword, NewUser, Secret, User,
 };
+use crate::files::ca_files;
 use crate::healing::DrainProgress;
 use clap::Subcommand;
-use directory::encryption::Mode;
+use data_encoding::HEXLOWER;
+use directory::encryption::{Mode, signature};
+use rpc::pki::{Authority, read_file};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use ureq::Agent;
 
@@ -47,6 +51,13 @@ pub enum UserCommand {
         /// Without a secret: mail from before stays unreadable until `user recover`.
         #[arg(long, conflicts_with = "secret_file")]
         lose_mail: bool,
+    },
+    /// Sign the account's public key with the CA's key, which is on no node: whoever requires that seals mail to no other key.
+    Sign {
+        address: String,
+        /// Directory with ca.pem and ca.key.
+        #[arg(long)]
+        ca: PathBuf,
     },
     /// Set who can read the mail: `cluster`, or `user` for the user alone. Mail that is there follows in the background.
     Encryption {
@@ -263,6 +274,25 @@ fn password(file: &str) -> Result<String, CliError> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
+/// Signs the key that the node shows for the account. Nobody else can: compare it with what its user sees, if that matters.
+fn sign(client: &Client, address: &str, ca: &Path) -> Result<(), CliError> {
+    let path = format!("/v1/users/{}", escape(address));
+    let user: User = client.get(&path)?;
+    let Some(public_key) = user.encryption.public_key else {
+        return Err(CliError::new("the account has no key: turn mode user on first"));
+    };
+    let id = user.id.parse().map_err(CliError::new)?;
+    let (certificate, key) = ca_files(ca);
+    let [certificate, key] = [certificate, key].map(|file| read_file(&file).map_err(CliError::new));
+    let authority = Authority::from_pem(&certificate?, &key?).map_err(CliError::new)?;
+    let signature = authority.sign(&signature::message(id, public_key));
+    let signature = signature.ok_or_else(|| CliError::new("the CA's key cannot sign this"))?;
+    let signed = KeySignature { public_key, signature: HEXLOWER.encode(&signature) };
+    client.send("PUT", &format!("{path}/key-signature"), &signed)?;
+    println!("{}", HEXLOWER.encode(&public_key.0.0));
+    Ok(())
+}
+
 pub fn user(target: &Target, command: UserCommand) -> Result<(), CliError> {
     let client = Client::new(target)?;
     match command {
@@ -296,6 +326,9 @@ pub fn user(target: &Target, command: UserCommand) -> Result<(), CliError> {
             if encryption.locked_keys > 0 {
                 println!("           mail from before a reset waits for `user recover`");
             }
+            if encryption.signed {
+                println!("           its key is signed");
+            }
             println!("recovery   {}", if encryption.recovery_key { "has a recovery key" } else { "none" });
             println!("programs   {}", encryption.app_passwords);
             Ok(())
@@ -308,6 +341,7 @@ pub fn user(target: &Target, command: UserCommand) -> Result<(), CliError> {
             };
             client.send("PUT", &format!("/v1/users/{}/password", escape(&address)), &new)
         }
+        UserCommand::Sign { address, ca } => sign(&client, &address, &ca),
         UserCommand::Encryption { address, mode: text, password_file } => {
             let password = password_file.as_deref().map(password).transpose()?;
             let new = NewEncryption { mode: mode(&text)?, password };

@@ -68,6 +68,9 @@ pub struct ClusterConfig {
     pub advertise: Option<String>,
     #[serde(default = "default_clock_skew")]
     pub max_clock_skew_seconds: u64,
+    /// Mail is sealed only to keys of users that the cluster's CA has signed.
+    #[serde(default)]
+    pub require_signed_user_keys: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

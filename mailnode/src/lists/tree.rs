@@ -116,7 +116,7 @@ async fn deliver(
         let mut recipients = Vec::with_capacity(users.len());
         for (user, state) in node.verify(users).await {
             match state {
-                Ok(RecipientState::Accepts { mail_map, seal_to }) => recipients.push(Recipient {
+                Ok(RecipientState::Accepts { mail_map, seal_to, .. }) => recipients.push(Recipient {
                     user,
                     mail_map,
                     folder: FolderId::INBOX,

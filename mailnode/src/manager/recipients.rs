@@ -46,6 +46,9 @@ impl Manager {
             }
         }
         let mail_map = self.knowledge.mail_map(node, user).await;
-        Ok(RecipientState::Accepts { mail_map, seal_to: profile.encryption.sealing_key() })
+        let encryption = &profile.encryption;
+        let seal_to = encryption.sealing_key();
+        let signature = seal_to.and_then(|_| encryption.signature()).map(<[u8]>::to_vec);
+        Ok(RecipientState::Accepts { mail_map, seal_to, signature })
     }
 }

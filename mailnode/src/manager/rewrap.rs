@@ -112,7 +112,12 @@ async fn step(node: &Arc<Node>, cell: &UserCell) -> Result<Step, Failure> {
     let profile = refresh(node, cell, &mut mailbox).await?;
     let wanted = wanted(node, &profile);
     let seal_to = match wanted {
-        Wrapping::User => profile.encryption.sealing_key(),
+        Wrapping::User => match profile.encryption.sealing_key() {
+            Some(public) if node.user_keys.accepts(cell.user, public, profile.encryption.signature()) => {
+                Some(public)
+            }
+            _ => return Ok(Step::Done),
+        },
         Wrapping::Cluster(_) => None,
     };
     let ids = mailbox.misfits.here.iter().copied().collect();

@@ -83,7 +83,7 @@ async fn recipients(node: &Arc<Node>, sender: &str) -> Result<Vec<Recipient>, Fa
     let mut recipients = Vec::with_capacity(users.len());
     for (user, state) in node.verify(&users).await {
         let (mail_map, seal_to) = match state? {
-            RecipientState::Accepts { mail_map, seal_to } => (mail_map, seal_to),
+            RecipientState::Accepts { mail_map, seal_to, .. } => (mail_map, seal_to),
             // If it has to be for the user alone, their manager seals it as soon as it hears of it.
             RecipientState::OverQuota => (MailMap::default(), None),
             RecipientState::Unknown | RecipientState::Disabled => continue,

@@ -222,7 +222,7 @@ impl Mail {
     ) -> Result<Numbered, Failure> {
         let states = self.node.verify(&[self.user]).await;
         let (mail_map, seal_to) = match states.into_values().next() {
-            Some(Ok(crate::wire::RecipientState::Accepts { mail_map, seal_to })) => (mail_map, seal_to),
+            Some(Ok(crate::wire::RecipientState::Accepts { mail_map, seal_to, .. })) => (mail_map, seal_to),
             Some(Ok(crate::wire::RecipientState::OverQuota)) => return Err(Failure::OverQuota),
             Some(Err(failure)) => return Err(failure),
             _ => return Err(Failure::NotFound),

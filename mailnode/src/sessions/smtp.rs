@@ -240,7 +240,7 @@ fn judge(
     let (mut full, mut disabled) = (false, false);
     for user in users {
         match states.get(user) {
-            Some(Ok(RecipientState::Accepts { mail_map, seal_to })) => {
+            Some(Ok(RecipientState::Accepts { mail_map, seal_to, .. })) => {
                 targets.push(Target { user: *user, mail_map: mail_map.clone(), seal_to: *seal_to });
             }
             Some(Ok(RecipientState::Unknown)) => {}
@@ -404,7 +404,8 @@ mod tests {
 
     #[test]
     fn a_full_mailbox_behind_an_alias_is_not_forgotten() {
-        let accepts = || Ok(RecipientState::Accepts { mail_map: MailMap::default(), seal_to: None });
+        let accepts =
+            || Ok(RecipientState::Accepts { mail_map: MailMap::default(), seal_to: None, signature: None });
         let states = BTreeMap::from([
             (UserId(1), accepts()),
             (UserId(2), Ok(RecipientState::OverQuota)),

@@ -11,6 +11,7 @@
 
 pub mod opener;
 pub mod seal;
+pub mod signature;
 mod text;
 
 pub use opener::{Generated, PasswordLock, Purpose};
@@ -48,6 +49,8 @@ pub enum EncryptionError {
     WouldLose,
     #[error("this secret opens none of the account's keys")]
     Opens,
+    #[error("the account's newest key is another one: look at it again, and sign that")]
+    OtherKey,
     #[error("at most {0} app passwords")]
     AppPasswords(usize),
     #[error("an app password has a name of 1 to {NAME} bytes")]
@@ -62,6 +65,9 @@ pub enum EncryptionError {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyPair {
     pub public: PublicKey,
+    /// The cluster's CA says that it is this user's ([`signature`]).
+    #[serde(default)]
+    signature: Option<Vec<u8>>,
     copies: Vec<Copy>,
 }
 
@@ -120,6 +126,23 @@ impl Encryption {
             Mode::User => self.newest_key(),
             Mode::Cluster => None,
         }
+    }
+
+    /// The signature of the newest key.
+    pub fn signature(&self) -> Option<&[u8]> {
+        self.pairs.last()?.signature.as_deref()
+    }
+
+    /// Notes a signature of the newest key.
+    ///
+    /// # Errors
+    /// [`EncryptionError::OtherKey`] if it is of another one.
+    pub fn sign(&mut self, public: PublicKey, signature: Vec<u8>) -> Result<(), EncryptionError> {
+        match self.pairs.last_mut().filter(|pair| pair.public == public) {
+            Some(pair) if signature.len() <= signature::LONGEST => pair.signature = Some(signature),
+            _ => return Err(EncryptionError::OtherKey),
+        }
+        Ok(())
     }
 
     pub fn newest_key(&self) -> Option<PublicKey> {
@@ -232,7 +255,7 @@ impl Encryption {
             return Err(EncryptionError::Pairs);
         }
         let key = PrivateKey::derive(&seed()[..]);
-        let mut pair = KeyPair { public: key.public(), copies: Vec::new() };
+        let mut pair = KeyPair { public: key.public(), signature: None, copies: Vec::new() };
         for lock in self.locks().collect::<Vec<_>>() {
             let sealed = key.seal_to(lock, &bound(user, pair.public), &seed())?;
             pair.copies.push(Copy { lock, sealed });

@@ -5,6 +5,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SanType,
 };
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -60,6 +62,14 @@ impl Authority {
     /// The CA's own key, to be kept secret.
     pub fn key_pem(&self) -> String {
         self.issuer.key().serialize_pem()
+    }
+
+    /// The CA's word on some bytes, for whoever has its certificate ([`super::Certificate::has_signed`]). None if its key can make no
+    /// signature that we know.
+    pub fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem().as_bytes()).ok()?;
+        let key = rustls::crypto::ring::sign::any_supported_type(&key).ok()?;
+        super::signature::sign(&*key, message)
     }
 
     /// A certificate that proves a node's name, for both ends of a connection.

@@ -1,7 +1,7 @@
 //! A node's word on bytes that others keep for it: signed by the key of its certificate, and recognised by itself or whoever has that.
 
 use super::PkiError;
-use super::tls::unusable;
+use super::tls::{certificates, unusable};
 use rustls::SignatureScheme;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::SigningKey;
@@ -34,6 +34,16 @@ impl Certificate {
         Ok(Self { certificate, provider: Arc::new(rustls::crypto::ring::default_provider()) })
     }
 
+    /// All certificates in a text.
+    ///
+    /// # Errors
+    /// If there is none, or one cannot be read.
+    pub fn all_from_pem(pem: &str) -> Result<Vec<Self>, PkiError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let all = certificates(pem, "certificate")?.into_iter();
+        Ok(all.map(|certificate| Self { certificate, provider: provider.clone() }).collect())
+    }
+
     /// True if this certificate's key signed the message.
     pub fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
         let Some((scheme, signature)) = signature.split_first_chunk::<2>() else { return false };
@@ -43,6 +53,13 @@ impl Certificate {
         let mut algorithms = known.iter().filter(|(of, _)| *of == scheme).flat_map(|(_, all)| *all);
         algorithms.any(|&algorithm| certificate.verify_signature(algorithm, message, signature).is_ok())
     }
+}
+
+pub(super) fn sign(key: &dyn SigningKey, message: &[u8]) -> Option<Vec<u8>> {
+    let signer = key.choose_scheme(&SCHEMES)?;
+    let mut signature = u16::from(signer.scheme()).to_be_bytes().to_vec();
+    signature.extend(signer.sign(message).ok()?);
+    Some(signature)
 }
 
 /// The key and certificate with which a node proves its name.
@@ -63,10 +80,7 @@ impl NodeKey {
 
     /// A signature, which says of what kind it is. None if the key can make none that we know.
     pub fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
-        let signer = self.key.choose_scheme(&SCHEMES)?;
-        let mut signature = u16::from(signer.scheme()).to_be_bytes().to_vec();
-        signature.extend(signer.sign(message).ok()?);
-        Some(signature)
+        sign(&*self.key, message)
     }
 
     /// True if this certificate's key signed the message.

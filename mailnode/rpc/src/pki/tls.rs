@@ -100,7 +100,7 @@ fn provider() -> CryptoProvider {
     CryptoProvider { cipher_suites: suites, ..ring::default_provider() }
 }
 
-fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'static>>, PkiError> {
+pub(super) fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'static>>, PkiError> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|error| PkiError::Pem { what, reason: error.to_string() })?;
