@@ -1,6 +1,6 @@
 #!/bin/bash
-# What autoscaling needs beside Kubernetes: KEDA (its operator, its metrics adapter and its manifests) and metrics-server
-# from the Go module proxy, Prometheus from Debian. Cached outside the checkout by version like build.sh's; only the scenarios
+# What autoscaling needs beside Kubernetes: KEDA (its operator, its metrics adapter and its manifests), metrics-server and
+# prometheus-adapter from the Go module proxy, Prometheus from Debian. Cached outside the checkout by version like build.sh's; only the scenarios
 # of test_autoscaling.py pay for it.
 #
 #   build-autoscaling.sh   builds what is missing, prints the directory
@@ -8,8 +8,10 @@ set -euo pipefail
 
 keda=2.18.1
 metrics_server=0.8.0
+adapter=0.12.0
 
-out=${PRICKLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/prickle}/keda-$keda-metrics-server-$metrics_server
+cache=${PRICKLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/prickle}
+out=$cache/keda-$keda-metrics-server-$metrics_server
 mkdir -p "$out"
 exec 3>&1 1>&2
 
@@ -43,6 +45,11 @@ if ! [[ -x $out/metrics-server ]]; then
     GOBIN=$work/bin go install -trimpath -ldflags '-s -w' "sigs.k8s.io/metrics-server/cmd/metrics-server@v$metrics_server"
     mv "$work/bin/metrics-server" "$out/"
 fi
+
+# In a directory of its own, so that another version of it does not ask for another KEDA.
+known=$cache/prometheus-adapter-$adapter
+[[ -x $known/adapter ]] || GOBIN=$known go install -trimpath -ldflags '-s -w' "sigs.k8s.io/prometheus-adapter/cmd/adapter@v$adapter"
+ln -sf "$known/adapter" "$out/prometheus-adapter"
 
 # Unpacked, not installed: Debian's package would start a service.
 if ! [[ -x $out/prometheus && -x $out/promtool ]]; then

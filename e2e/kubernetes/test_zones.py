@@ -1,27 +1,61 @@
-"""Zones from the labels of Kubernetes' nodes to the placement of mail."""
+"""Zones from the labels of Kubernetes' nodes to the placement of mail and accounts, and what that is good for."""
 
+import contextlib
 import secrets
+import shutil
+import time
 
 import pytest
 
 import clients
+import kubernetes_cluster
 from ledger import make
+from traffic import Traffic
+from wait import eventually
 
 LABEL = "topology.kubernetes.io/zone"
 MESSAGES = 60
 #: Makes messages large beside what else a node stores (accounts, of which each node has a copy).
 PADDING_LINES = 150
+#: Accounts of the test in which a zone dies. Were records on any three of the six nodes, each account would with a chance of one in five
+#: have two of them in the zone; were messages on any two, one in fifteen would be gone.
+USERS = 16
+#: Copies are not made again before everything was read from what is left.
+PATIENCE_SECONDS = 100
+
+
+@contextlib.contextmanager
+def labelled(kubernetes, where):
+    """`where`: machine -> zone."""
+    for machine, zone in where.items():
+        kubernetes.kubectl("label", "node", machine.name, f"{LABEL}={zone}", "--overwrite")
+    try:
+        yield where
+    finally:
+        for machine in where:
+            kubernetes.kubectl("label", "node", machine.name, f"{LABEL}-")
 
 
 @pytest.fixture
-def zones(kubernetes):
+def two_zones(kubernetes):
     """Two machines are in zone `a`, one is in zone `b`."""
     where = {machine: "b" if machine is kubernetes.machines[-1] else "a" for machine in kubernetes.machines}
-    for machine, zone in where.items():
-        kubernetes.kubectl("label", "node", machine.name, f"{LABEL}={zone}", "--overwrite")
-    yield where
-    for machine in where:
-        kubernetes.kubectl("label", "node", machine.name, f"{LABEL}-")
+    with labelled(kubernetes, where) as zones:
+        yield zones
+
+
+@pytest.fixture
+def three_zones(kubernetes):
+    """Each machine is a zone."""
+    with labelled(kubernetes, dict(zip(kubernetes.machines, "abc", strict=True))) as zones:
+        yield zones
+
+
+def zones_of_pods(kubernetes, zones, mail):
+    """Zone of each pod, as its machine has it; the members must say the same."""
+    of_pod = {name: zones[kubernetes.machine(pod["spec"]["nodeName"])] for name, pod in mail.pods().items()}
+    assert {member["name"]: member["zone"] for member in mail.status()["members"]} == of_pod
+    return of_pod
 
 
 def padded(identity):
@@ -34,11 +68,10 @@ def live_bytes(mail):
     return {member["name"]: member["node"]["liveBytes"] for member in status["members"]}
 
 
-def test_copies_are_in_different_zones(kubernetes, zones, loaded, report):
+def test_copies_are_in_different_zones(kubernetes, two_zones, loaded, report):
     mail, traffic = loaded(nodes=3)
-    of_pod = {name: zones[kubernetes.machine(pod["spec"]["nodeName"])] for name, pod in mail.pods().items()}
+    of_pod = zones_of_pods(kubernetes, two_zones, mail)
     assert sorted(of_pod.values()) == ["a", "a", "b"], "two nodes on one machine"
-    assert {member["name"]: member["zone"] for member in mail.status()["members"]} == of_pod
     alone = next(name for name, zone in of_pod.items() if zone == "b")
 
     before = live_bytes(mail)
@@ -58,3 +91,54 @@ def test_copies_are_in_different_zones(kubernetes, zones, loaded, report):
     report(f"of {MESSAGES} messages the node alone in its zone stores {here} bytes, the two of the other zone {there} together")
     assert here > 0.9 * there, stored
     report(traffic.check())
+
+
+def test_a_zone_of_three_dies_with_its_disks(kubernetes, three_zones, mail, report):
+    cluster = mail(nodes=6, replication={"replaceAfterSeconds": PATIENCE_SECONDS})
+    traffic = Traffic(cluster, USERS)
+    of_pod = zones_of_pods(kubernetes, three_zones, cluster)
+    assert sorted(of_pod.values()) == ["a", "a", "b", "b", "c", "c"], of_pod
+    # That of the highest number: the coordinator is as often in it as not.
+    machine = kubernetes.machine(cluster.pods()["mail-5"]["spec"]["nodeName"])
+    dead = {name for name, zone in of_pod.items() if zone == three_zones[machine]}
+    alive = {name: pod["status"]["podIP"] for name, pod in cluster.pods().items() if name not in dead}
+    try:
+        with traffic.running():
+            time.sleep(15)
+            begun = time.monotonic()
+            machine.kill()
+            shutil.rmtree(machine.path("volumes"))
+
+            def log_in(user):
+                for address in alive.values():
+                    cluster.imap(user, address).logout()
+                return True
+            for user in traffic.users:
+                eventually(f"{user.address} can log in at all nodes that are left", lambda user=user: log_in(user), 60, every=0.2)
+            logged_in = time.monotonic() - begun
+            eventually("the others know", lambda: all(cluster.members(min(alive)).get(name) == "dead" for name in dead), 60, every=0.2)
+            eventually("the Service leaves them out", lambda: set(cluster.ready_pods()) == set(alive), 90, every=0.5)
+            traffic.flows()
+            report(f"two of six nodes are gone: all {USERS} accounts logged in at the four others after {logged_in:.1f} s, "
+                   f"longest pause of a client {traffic.longest_gap(begun):.1f} s")
+            asked = time.monotonic()
+            traffic.users.append(cluster.add_user())
+            report(f"a new account in {time.monotonic() - asked:.1f} s")
+        # No copy was made anew yet: what is read is what the two other zones had.
+        count = traffic.recorder.check_everywhere(cluster, traffic.users)
+        status = cluster.status(min(alive))
+        assert {member["name"] for member in status["members"] if member["state"] == "dead"} == dead, status
+        assert time.monotonic() - begun < PATIENCE_SECONDS, "copies may have been made anew; raise PATIENCE_SECONDS"
+        report(f"all {len(traffic.recorder.acknowledged)} acknowledged messages ({count} there) read from the two other zones")
+        with traffic.running():
+            def whole():
+                status = cluster.status(min(alive))
+                assert {member["name"] for member in status["members"]} == set(alive), status
+                assert status["underReplicatedEntries"] == 0, status
+                return True
+            eventually("all mail has its copies in the other zones", whole, PATIENCE_SECONDS + 120, every=0.5)
+            report(f"all copies there again after {time.monotonic() - begun:.1f} s, {PATIENCE_SECONDS} s of which are patience")
+        report(traffic.check())
+    finally:
+        list(machine.make_volumes(kubernetes_cluster.VOLUMES))  # empty disks for those who come after
+        kubernetes.revive(machine)
