@@ -19,22 +19,27 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export GOWORK=off CGO_ENABLED=0 GOTOOLCHAIN="${GOTOOLCHAIN:-auto}"
 
-if ! [[ -x $out/keda && -x $out/keda-adapter && -d $out/manifests ]]; then
-    # `go install` refuses modules with `replace`: a module of our own with its requirements and replacements.
-    module=github.com/kedacore/keda/v2
-    said=$(go mod download -json "$module@v$keda")
-    field() { sed -n "s/.*\"$1\": \"\(.*\)\".*/\1/p" <<<"$said"; }
-    mkdir "$work/keda"
-    cd "$work/keda"
+field() { sed -n "s/.*\"$1\": \"\(.*\)\".*/\1/p" <<<"$said"; }
+# build MODULE VERSION COMMAND...: in a module of our own with the requirements and replacements of that one (`go install` refuses
+# replacements, and asks for the list of all versions); the programs are in $work. Leaves what `go mod download` said.
+build() {
+    local module=$1 version=$2 command
+    said=$(go mod download -json "$module@v$version")
+    mkdir "$work/module"
     {
         printf 'module build\n'
         grep -v '^module ' "$(field GoMod)"
-        printf '\nrequire %s v%s\n' "$module" "$keda"
-    } >go.mod
-    install -m 644 "$(field Dir)/go.sum" go.sum
-    for command in operator adapter; do
-        GOFLAGS=-mod=mod go build -trimpath -ldflags "-s -w -X=$module/version.Version=$keda" -o "$work/$command" "$module/cmd/$command"
+        printf '\nrequire %s v%s\n' "$module" "$version"
+    } >"$work/module/go.mod"
+    install -m 644 "$(field Dir)/go.sum" "$work/module/go.sum"
+    for command in "${@:3}"; do
+        (cd "$work/module" && GOFLAGS=-mod=mod go build -trimpath -ldflags "-s -w -X=$module/version.Version=$version" -o "$work/$command" "$module/cmd/$command")
     done
+    rm -r "$work/module"
+}
+
+if ! [[ -x $out/keda && -x $out/keda-adapter && -d $out/manifests ]]; then
+    build github.com/kedacore/keda/v2 "$keda" operator adapter
     rm -rf "$out/manifests"
     cp -r --no-preserve=mode "$(field Dir)/config" "$out/manifests"
     mv "$work/operator" "$out/keda"
@@ -48,7 +53,11 @@ fi
 
 # In a directory of its own, so that another version of it does not ask for another KEDA.
 known=$cache/prometheus-adapter-$adapter
-[[ -x $known/adapter ]] || GOBIN=$known go install -trimpath -ldflags '-s -w' "sigs.k8s.io/prometheus-adapter/cmd/adapter@v$adapter"
+if ! [[ -x $known/adapter ]]; then
+    build sigs.k8s.io/prometheus-adapter "$adapter" adapter
+    mkdir -p "$known"
+    mv "$work/adapter" "$known/"
+fi
 ln -sf "$known/adapter" "$out/prometheus-adapter"
 
 # Unpacked, not installed: Debian's package would start a service.

@@ -163,6 +163,21 @@ def test_a_zone_of_three_dies_with_its_disks(kubernetes, three_zones, mail, repo
         kubernetes.revive(machine)
 
 
+def is_shown(cluster, user, pod):
+    """Whether the account's INBOX is shown, soon; else the client must be told to try again."""
+    address, end = cluster.address_of(pod), time.monotonic() + 8
+    while True:
+        client = cluster.imap(user, address)
+        kind, said = client.select("INBOX", readonly=True)
+        client.shutdown()
+        if kind == "OK":
+            return True
+        assert kind == "NO" and b"UNAVAILABLE" in said[0], f"{kind} {said}"
+        if time.monotonic() > end:
+            return False
+        time.sleep(1)
+
+
 def test_a_zone_of_two_dies_and_comes_back(kubernetes, two_zones, mail, report):
     cluster = mail(nodes=4)
     traffic = Traffic(cluster, USERS)
@@ -176,12 +191,15 @@ def test_a_zone_of_two_dies_and_comes_back(kubernetes, two_zones, mail, report):
     try:
         begun = time.monotonic()
         machine.kill()
-        # Half of the accounts have two of their three records there: they cannot be changed, and their new mail gets no UIDs until
-        # the zone is back (docs/operations.md). But all log in and read, and mail is taken for all.
+        # All log in, and mail is taken for all. About half of the accounts have two of their three records there: they cannot be
+        # changed. As two nodes, which may have both copies of a message, do not answer, it would have to be written down that their
+        # mailboxes were shown without those (docs/operations.md): they are not shown until the zone is back, never incomplete.
         log_in_everywhere(cluster, traffic.users, alive)
         logged_in = time.monotonic() - begun
         wait_left_out(cluster, dead, alive)
-        count = traffic.recorder.check_everywhere(cluster, traffic.users)
+        shown = [user for user in traffic.users if is_shown(cluster, user, min(alive))]
+        assert shown, "no mailbox is shown"
+        count = traffic.recorder.check_everywhere(cluster, shown)
         serial = itertools.count()
 
         def sent(user):
@@ -189,8 +207,8 @@ def test_a_zone_of_two_dies_and_comes_back(kubernetes, two_zones, mail, report):
             return True
         for user in traffic.users:
             eventually(f"mail to {user.address} is taken", lambda user=user: sent(user), 30, every=1)
-        report(f"two of four nodes are gone, one of two zones: all {USERS} accounts logged in at both others after {logged_in:.1f} s, "
-               f"read their {count} messages and were sent one more")
+        report(f"two of four nodes are gone, one of two zones: all {USERS} accounts logged in at both others after {logged_in:.1f} s and were "
+               f"sent one more message; {len(shown)} of them read their {count} messages, the others were told to try again")
     finally:
         kubernetes.revive(machine)
     cluster.wait_settled(nodes=4)
