@@ -22,9 +22,9 @@ METRICS_SERVER_PORT = 4443
 ADAPTER_PORT = 6444
 
 
-def build():
+def build(*more):
     """Directory of the programs and of KEDA's manifests."""
-    done = subprocess.run([HERE / "build-autoscaling.sh"], stdout=subprocess.PIPE, text=True, check=True, timeout=3600)
+    done = subprocess.run([HERE / "build-autoscaling.sh", *more], stdout=subprocess.PIPE, text=True, check=True, timeout=3600)
     return Path(done.stdout.strip().splitlines()[-1])
 
 
@@ -83,18 +83,18 @@ def start_metrics_server(kubernetes, programs):
     extend(kubernetes, "metrics-server", METRICS_SERVER_PORT, "metrics.k8s.io", "v1beta1")
 
 
-def start_prometheus_adapter(kubernetes, programs, rules):
+def start_prometheus_adapter(kubernetes, rules):
     """The custom metrics API from Prometheus, by rules of its configuration. It runs beside the control plane."""
-    control = kubernetes.control
+    control, program = kubernetes.control, "prometheus-adapter"
     config = control.kubeconfig("admin")
     control.path("adapter.yaml").write_text(json.dumps({"rules": rules}))
     control.spawn(
-        "prometheus-adapter", f"--lister-kubeconfig={config}", f"--authentication-kubeconfig={config}",
+        program, f"--lister-kubeconfig={config}", f"--authentication-kubeconfig={config}",
         f"--authorization-kubeconfig={config}", f"--secure-port={ADAPTER_PORT}", f"--cert-dir={control.path('prometheus-adapter')}",
         f"--prometheus-url={PROMETHEUS}", f"--config={control.path('adapter.yaml')}", "--metrics-relist-interval=10s",
-        "--metrics-max-age=60s", program=programs / "prometheus-adapter",
+        "--metrics-max-age=60s", program=build(program) / program,
     )
-    extend(kubernetes, "prometheus-adapter", ADAPTER_PORT, "custom.metrics.k8s.io", "v1beta2")
+    extend(kubernetes, program, ADAPTER_PORT, "custom.metrics.k8s.io", "v1beta2")
 
 
 def extend(kubernetes, name, port, group, version):

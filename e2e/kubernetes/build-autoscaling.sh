@@ -1,9 +1,10 @@
 #!/bin/bash
-# What autoscaling needs beside Kubernetes: KEDA (its operator, its metrics adapter and its manifests), metrics-server and
-# prometheus-adapter from the Go module proxy, Prometheus from Debian. Cached outside the checkout by version like build.sh's; only the scenarios
+# What autoscaling needs beside Kubernetes: KEDA (its operator, its metrics adapter and its manifests) and metrics-server
+# from the Go module proxy, Prometheus from Debian. Cached outside the checkout by version like build.sh's; only the scenarios
 # of test_autoscaling.py pay for it.
 #
-#   build-autoscaling.sh   builds what is missing, prints the directory
+#   build-autoscaling.sh                        builds what is missing, prints the directory
+#   build-autoscaling.sh prometheus-adapter     that, too (from the Go module proxy)
 set -euo pipefail
 
 keda=2.18.1
@@ -51,14 +52,13 @@ if ! [[ -x $out/metrics-server ]]; then
     mv "$work/bin/metrics-server" "$out/"
 fi
 
-# In a directory of its own, so that another version of it does not ask for another KEDA.
-known=$cache/prometheus-adapter-$adapter
-if ! [[ -x $known/adapter ]]; then
-    build sigs.k8s.io/prometheus-adapter "$adapter" adapter
-    mkdir -p "$known"
-    mv "$work/adapter" "$known/"
+if [[ ${1:-} == prometheus-adapter ]]; then
+    if ! [[ -x $out/prometheus-adapter-$adapter ]]; then
+        build sigs.k8s.io/prometheus-adapter "$adapter" adapter
+        mv "$work/adapter" "$out/prometheus-adapter-$adapter"
+    fi
+    ln -sf "prometheus-adapter-$adapter" "$out/prometheus-adapter"
 fi
-ln -sf "$known/adapter" "$out/prometheus-adapter"
 
 # Unpacked, not installed: Debian's package would start a service.
 if ! [[ -x $out/prometheus && -x $out/promtool ]]; then

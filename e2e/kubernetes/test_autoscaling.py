@@ -44,11 +44,11 @@ def metrics_server(kubernetes, programs):
 
 
 @pytest.fixture(scope="module")
-def adapter(kubernetes, programs, prometheus):
+def adapter(kubernetes, prometheus):
     """By the rule that users get, but for a mean over a shorter time."""
     text = (images.ROOT / "manifests/monitoring/prometheus-adapter.yaml").read_text()
     assert "[2m]" in text
-    autoscaling.start_prometheus_adapter(kubernetes, programs, yaml.safe_load(text.replace("[2m]", MEAN))["rules"])
+    autoscaling.start_prometheus_adapter(kubernetes, yaml.safe_load(text.replace("[2m]", MEAN))["rules"])
 
 
 def autoscaler(mail, name):
