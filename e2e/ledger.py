@@ -133,9 +133,5 @@ class Ledger:
                 yield f"{identity} of {address} was never sent to that user"
         for (_, folder, uid), identity in known.items():
             places = found.get(identity)
-            if places and (folder, uid) not in [place[:2] for place in places] and not self.may_move(address, identity, folder, uid, places):
+            if places and (folder, uid) not in [place[:2] for place in places]:
                 yield f"{identity} of {address} was UID {uid} in {folder} and is now {places}; {self.history[address, identity]}"
-
-    def may_move(self, address, identity, folder, uid, places):
-        """Whether a message may be elsewhere than it was shown."""
-        return False

@@ -1,5 +1,5 @@
-"""What scales by load in a real cluster: KEDA as its own manifests install it, metrics-server, and a Prometheus that finds
-and scrapes the pods."""
+"""What scales by load in a real cluster: KEDA as its own manifests install it, metrics-server, a Prometheus that finds
+and scrapes the pods, and an adapter that makes custom metrics of what it knows."""
 
 import json
 import os
@@ -19,11 +19,12 @@ KEDA_IMAGES = {"ghcr.io/kedacore/keda": "keda", "ghcr.io/kedacore/keda-metrics-a
 TAG = "e2e"
 PROMETHEUS = f"http://{CONTROL}:9090"
 METRICS_SERVER_PORT = 4443
+ADAPTER_PORT = 6444
 
 
-def build():
+def build(*more):
     """Directory of the programs and of KEDA's manifests."""
-    done = subprocess.run([HERE / "build-autoscaling.sh"], stdout=subprocess.PIPE, text=True, check=True, timeout=3600)
+    done = subprocess.run([HERE / "build-autoscaling.sh", *more], stdout=subprocess.PIPE, text=True, check=True, timeout=3600)
     return Path(done.stdout.strip().splitlines()[-1])
 
 
@@ -79,17 +80,37 @@ def start_metrics_server(kubernetes, programs):
         "--kubelet-preferred-address-types=InternalIP", "--metric-resolution=10s", "--kubelet-request-timeout=5s",
         program=programs / "metrics-server",
     )
+    extend(kubernetes, "metrics-server", METRICS_SERVER_PORT, "metrics.k8s.io", "v1beta1")
+
+
+def start_prometheus_adapter(kubernetes, rules):
+    """The custom metrics API from Prometheus, by rules of its configuration. It runs beside the control plane."""
+    control, program = kubernetes.control, "prometheus-adapter"
+    config = control.kubeconfig("admin")
+    control.path("adapter.yaml").write_text(json.dumps({"rules": rules}))
+    control.spawn(
+        program, f"--lister-kubeconfig={config}", f"--authentication-kubeconfig={config}",
+        f"--authorization-kubeconfig={config}", f"--secure-port={ADAPTER_PORT}", f"--cert-dir={control.path('prometheus-adapter')}",
+        f"--prometheus-url={PROMETHEUS}", f"--config={control.path('adapter.yaml')}", "--metrics-relist-interval=10s",
+        "--metrics-max-age=60s", program=build(program) / program,
+    )
+    extend(kubernetes, program, ADAPTER_PORT, "custom.metrics.k8s.io", "v1beta2")
+
+
+def extend(kubernetes, name, port, group, version):
+    """A program beside the control plane serves an API of Kubernetes."""
+    service = f"{version}.{group}"
     kubernetes.apply([
-        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "metrics-server", "namespace": "kube-system"},
-         "spec": {"ports": [{"name": "https", "port": 443, "targetPort": METRICS_SERVER_PORT}]}},
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "kube-system"},
+         "spec": {"ports": [{"name": "https", "port": 443, "targetPort": port}]}},
         {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-         "metadata": {"name": "metrics-server-1", "namespace": "kube-system", "labels": {"kubernetes.io/service-name": "metrics-server"}},
-         "endpoints": [{"addresses": [CONTROL], "conditions": {"ready": True}}], "ports": [{"name": "https", "port": METRICS_SERVER_PORT}]},
-        {"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": "v1beta1.metrics.k8s.io"},
-         "spec": {"group": "metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
-                  "insecureSkipTLSVerify": True, "service": {"name": "metrics-server", "namespace": "kube-system"}}},
+         "metadata": {"name": f"{name}-1", "namespace": "kube-system", "labels": {"kubernetes.io/service-name": name}},
+         "endpoints": [{"addresses": [CONTROL], "conditions": {"ready": True}}], "ports": [{"name": "https", "port": port}]},
+        {"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": service},
+         "spec": {"group": group, "version": version, "groupPriorityMinimum": 100, "versionPriority": 100,
+                  "insecureSkipTLSVerify": True, "service": {"name": name, "namespace": "kube-system"}}},
     ])
-    served(kubernetes, "v1beta1.metrics.k8s.io")
+    served(kubernetes, service)
 
 
 class Prometheus:

@@ -24,7 +24,7 @@ _FIGURES = []
 def pytest_addoption(parser):
     parser.addoption("--if-able", action="store_true", help="skip, with the reason, on a computer that cannot run a Kubernetes")
     parser.addoption("--repeat", type=int, default=1, help="each selected test so many times, for what shows only sometimes")
-    parser.addoption("--unoptimised", action="store_true", help="our programs as the unit tests have them, without TiKV's client")
+    parser.addoption("--unoptimised", action="store_true", help="our programs as the unit tests have them")
 
 
 def pytest_generate_tests(metafunc):
@@ -40,8 +40,11 @@ def kubernetes(request, tmp_path_factory):
         no(f"no Kubernetes on this computer: {reason}")
     binaries = kubernetes_cluster.build()
     out = tmp_path_factory.mktemp("images")
-    build = images.build_unoptimised if request.config.getoption("--unoptimised") else images.build_programs
-    programs, made = build(), []
+    if request.config.getoption("--unoptimised"):
+        programs = images.build_unoptimised(tikv=any(item.path.name == "test_tikv_pod.py" for item in request.session.items))
+    else:
+        programs = images.build_programs()
+    made = []
     for package, name, tags in (("mailnode", "mailnode", (IMAGE, NEWER)), ("operator", "prickle-operator", (OPERATOR,))):
         program = images.stripped(programs[name], out / name)
         destination, config = images.last_stage(images.ROOT / package / "Dockerfile")

@@ -58,10 +58,11 @@ def build_programs():
     return {name: TARGET / TRIPLE / "release" / name for name in ("mailnode", "prickle-operator")}
 
 
-def build_unoptimised():
-    """The same programs without TiKV's client, unoptimised, linked as `cargo test` links: nearly all of them is compiled already
-    where the unit tests have run."""
-    command = ["cargo", "build", "--locked", "-p", "mailnode", "-p", "operator", "--features", "mailnode/kubernetes"]
+def build_unoptimised(tikv):
+    """The same programs, TiKV's client only where it is needed, unoptimised, linked as `cargo test` links: nearly all of them is
+    compiled already where the unit tests have run."""
+    features = "mailnode/kubernetes,mailnode/tikv" if tikv else "mailnode/kubernetes"
+    command = ["cargo", "build", "--locked", "-p", "mailnode", "-p", "operator", "--features", features]
     subprocess.run(command, cwd=ROOT, env={**os.environ, "CARGO_TARGET_DIR": str(TARGET)}, check=True, timeout=3600)
     return {name: TARGET / "debug" / name for name in ("mailnode", "prickle-operator")}
 

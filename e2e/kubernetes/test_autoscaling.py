@@ -5,13 +5,17 @@ import math
 import time
 
 import pytest
+import yaml
 
 import autoscaling
+import images
 from test_scenarios import has_members
 from wait import eventually
 
 LEAST, MOST = 3, 5
 LIGHT_PAUSE, HEAVY_PAUSE = 2.0, 0.02
+#: Of writes that wait for the disk.
+MEAN = "[40s]"
 #: Quicker down than the operator's default, which takes half an hour.
 BEHAVIOR = {
     "scaleUp": {"policies": [{"type": "Pods", "value": 2, "periodSeconds": 15}]},
@@ -37,6 +41,14 @@ def keda(kubernetes, programs):
 @pytest.fixture(scope="module")
 def metrics_server(kubernetes, programs):
     autoscaling.start_metrics_server(kubernetes, programs)
+
+
+@pytest.fixture(scope="module")
+def adapter(kubernetes, prometheus):
+    """By the rule that users get, but for a mean over a shorter time."""
+    text = (images.ROOT / "manifests/monitoring/prometheus-adapter.yaml").read_text()
+    assert "[2m]" in text
+    autoscaling.start_prometheus_adapter(kubernetes, yaml.safe_load(text.replace("[2m]", MEAN))["rules"])
 
 
 def autoscaler(mail, name):
@@ -123,6 +135,28 @@ def test_the_autoscaler_without_more_scales_with_cpu(metrics_server, loaded, rep
         mail.patch(autoscaling={"minNodes": LEAST, "maxNodes": MOST, "behavior": BEHAVIOR})
         eventually("the autoscaler works", lambda: autoscaler(mail, "mail"), 180, every=1)
         report(f"{used():.0f} millicores a node with little load, {request} requested")
+        up_and_down(mail, traffic, report, lambda: setattr(traffic, "pause", 0))
+    report(traffic.check())
+
+
+def test_the_autoscaler_scales_with_writes_that_wait_by_the_custom_metrics_api(adapter, prometheus, loaded, report):
+    mail, traffic = loaded(nodes=LEAST)
+    prometheus.scrape(mail)
+    waiting = f'sum(avg_over_time(prickle_log_queue{{namespace="{mail.namespace}",service="mail-nodes"}}{MEAN}))'
+    traffic.pause = 0
+    with traffic.running():
+        time.sleep(60)
+        much = prometheus.number(waiting)
+        report(f"{much:.3f} writes wait for the disks of {LEAST} nodes under load")
+        # The sample's metric; what is much, this computer's disk decides.
+        sample = yaml.safe_load((images.ROOT / "manifests/samples/autoscaling-metrics.yaml").read_text())
+        metric = next(metric for metric in sample["spec"]["autoscaling"]["metrics"] if metric["type"] == "Pods")
+        threshold = much / (2 * MOST)
+        metric["pods"]["target"]["averageValue"] = f"{math.ceil(threshold * 1000)}m"
+        traffic.pause = LIGHT_PAUSE
+        eventually("there is little load", lambda: prometheus.number(waiting) < threshold * LEAST / 2, 120, every=1)
+        mail.patch(autoscaling={"minNodes": LEAST, "maxNodes": MOST, "behavior": BEHAVIOR, "metrics": [metric]})
+        eventually("the autoscaler works", lambda: autoscaler(mail, "mail"), 120, every=1)
         up_and_down(mail, traffic, report, lambda: setattr(traffic, "pause", 0))
     report(traffic.check())
 

@@ -184,7 +184,6 @@ def test_the_api_server_is_away(kubernetes, loaded, report):
 
 def test_one_machine_is_cut_off(kubernetes, loaded, report):
     mail, traffic = loaded(nodes=3)
-    traffic.recorder.partitioned = True
     machine = kubernetes.machine(mail.pods()["mail-1"]["spec"]["nodeName"])
     with traffic.running():
         begun = time.monotonic()

@@ -28,18 +28,6 @@ PER_CONNECTION = 10
 class Recorder(Ledger):
     """A ledger that is compared with what every pod shows."""
 
-    def __init__(self):
-        super().__init__()
-        #: After a partition a message may be gone and announced again under a higher UID of its folder (DESIGN 3).
-        self.partitioned = False
-        self.announced_again = set()
-
-    def may_move(self, address, identity, folder, uid, places):
-        again = self.partitioned and len(places) == 1 and places[0][0] == folder and places[0][1] > uid
-        if again:
-            self.announced_again.add((address, identity))
-        return again
-
     def check_everywhere(self, mail, users):
         """Reads everything through the Service and at each pod; the number of messages."""
         places = {"the Service": None}
@@ -168,8 +156,7 @@ class Traffic:
         self.wait_quiet()
         count = self.recorder.check_everywhere(self.mail, self.users)
         promised = len(self.recorder.acknowledged)
-        again = f", {len(self.recorder.announced_again)} announced again under a higher UID" if self.recorder.partitioned else ""
-        return f"{promised} acknowledged, {count} there, 0 lost, 0 duplicated{again}, {len(self.failures)} commands failed and tried again"
+        return f"{promised} acknowledged, {count} there, 0 lost, 0 duplicated, {len(self.failures)} commands failed and tried again"
 
     def wait_quiet(self):
         eventually("all updates have reached all replicas", self._quiet, 120, every=0.5)

@@ -144,9 +144,13 @@ async fn apply(
     let newest = existing.as_ref().and_then(observe::newest_revision).unwrap_or_default().to_owned();
     let seen: Vec<gate::Pod> = pods.iter().filter_map(|pod| observe::pod(cluster, pod, &newest)).collect();
 
+    let pass = Pass { context, namespace, cluster };
+    let mut kind_missing = false;
     let prepared = if cluster.spec.paused {
         None
     } else {
+        // What brings the Secret that the credentials wait for.
+        kind_missing |= pass.apply_optional(|kind| kind == CERTIFICATE).await?;
         let rolled_out = rolled_out(existing.as_ref(), replicas, &seen);
         let highest = replicas.max(cluster.spec.nodes);
         let nodes: Vec<String> = (0..highest).map(|ordinal| names::node(cluster, ordinal)).collect();
@@ -167,12 +171,11 @@ async fn apply(
     };
     let mut situation = observe::situation(cluster, replicas, seen, report);
 
-    let mut kind_missing = false;
     let decision = match &prepared {
         None => Decision { step: Step::Nothing, waiting: None },
         Some(credentials) => {
-            let pass = Pass { context, namespace, cluster };
-            kind_missing = pass.apply_children().await?;
+            pass.apply_children().await?;
+            kind_missing |= pass.apply_optional(|kind| kind != CERTIFICATE).await?;
             pass.prune().await?;
             situation.drained = pass.look_at_volumes().await?;
             pass.stateful_set(
@@ -235,10 +238,8 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// All but the StatefulSet.
-    ///
-    /// True if a kind that is asked for does not exist (yet).
-    async fn apply_children(&self) -> Result<bool, Error> {
+    /// All of which the kinds are there but the StatefulSet.
+    async fn apply_children(&self) -> Result<(), Error> {
         let cluster = self.cluster;
         let mut all = vec![
             children::rbac::service_account(cluster),
@@ -256,9 +257,15 @@ impl Pass<'_> {
         for child in &all {
             self.namespace.apply(child).await?;
         }
+        Ok(())
+    }
+
+    /// True if a kind that is asked for does not exist (yet).
+    async fn apply_optional(&self, chosen: impl Fn(Kind) -> bool) -> Result<bool, Error> {
+        let cluster = self.cluster;
         let mut missing = false;
         for (kind, child) in self.optional() {
-            let Some(child) = child else { continue };
+            let Some(child) = child.filter(|_| chosen(kind)) else { continue };
             if self.context.kinds.has(&self.context.client, kind).await? {
                 self.namespace.apply(&child).await?;
             } else {

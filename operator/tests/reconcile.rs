@@ -28,6 +28,7 @@ const SET: &str = "/apis/apps/v1/namespaces/post/statefulsets/mail";
 const SERVICE: &str = "/api/v1/namespaces/post/services/mail-nodes";
 const CONFIG: &str = "/api/v1/namespaces/post/configmaps/mail-config";
 const SECRETS: &str = "/api/v1/namespaces/post/secrets";
+const CERTIFICATE: &str = "/apis/cert-manager.io/v1/namespaces/post/certificates/mail-mail-tls";
 const MONITOR: &str = "/apis/monitoring.coreos.com/v1/namespaces/post/servicemonitors/mail";
 
 struct Stage {
@@ -472,4 +473,25 @@ async fn nothing_is_done_until_the_keys_of_outbound_mail_are_there_and_a_new_one
     stage.pass().await.unwrap();
     assert_ne!(hash(&stage), first);
     stage.settle().await;
+}
+
+#[tokio::test]
+async fn a_certificate_is_asked_for_before_its_secret_is_there_and_the_nodes_wait_for_that() {
+    let tls = json!({ "selfSigned": null, "certManager": { "issuerRef": { "name": "office" } } });
+    let stage = Stage::with(json!({ "tls": tls }));
+    stage.api.serve_kind("cert-manager.io/v1", "certificates");
+    for _ in 0..2 {
+        stage.pass().await.unwrap();
+    }
+    let asked = stage.api.get(CERTIFICATE).unwrap();
+    let message = stage.status()["waitingFor"].as_str().unwrap().to_owned();
+    assert!(message.contains("mail-mail-tls") && message.contains("cert-manager"), "{message}");
+    assert!(stage.api.get(SET).is_none(), "no pod starts without its certificate");
+
+    // As cert-manager makes it.
+    let name = asked["spec"]["secretName"].as_str().unwrap();
+    secret(&stage, name, "tls.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    secret(&stage, name, "tls.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+    stage.settle().await;
+    assert!(stage.api.get(SET).is_some());
 }

@@ -23,6 +23,9 @@ const STAND_IN_FRESHNESS: Duration = Duration::from_millis(500);
 /// A manager that is stood in for is not waited for longer.
 const TELL_DEADLINE: Duration = Duration::from_millis(300);
 const NUMBER_AGAIN: Duration = Duration::from_millis(500);
+/// How long numbers are not reserved because members that serve in the view are routed around and were not read. After a partition
+/// they are back some time before a probe finds it out.
+const READ_FIRST: Duration = Duration::from_secs(1);
 pub const ANOTHER: &str = "another node manages this mailbox, too; try again";
 /// How long an operation waits for what it needs to number new messages (a reservation needs the user
 /// database, which may be waiting for a change of view).
@@ -320,6 +323,7 @@ pub async fn reserve(
     folder: FolderId,
     count: u32,
 ) -> Result<Arc<Profile>, Failure> {
+    read_first(node, cell, mailbox).await?;
     let begun = Instant::now();
     loop {
         let asked = mailbox.index.reservation(folder, count, mailbox.stamp(node), &mailbox.unread);
@@ -343,6 +347,21 @@ pub async fn reserve(
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// What another manager numbered and we did not read when we reserve is numbered again, so those who may have it are read first: soon
+/// they answer, or are out of the view.
+async fn read_first(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbox) -> Result<(), Failure> {
+    let begun = Instant::now();
+    while begun.elapsed() < READ_FIRST {
+        let view = &node.topology.now().view;
+        if !view.serving().any(|member| mailbox.unread.contains(&member.id)) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        fetch_fragments(node, cell, mailbox).await?;
+    }
+    Ok(())
 }
 
 /// Who stands in for a manager that may be reached again tells it that UIDs were reserved, before they are shown: the next request
