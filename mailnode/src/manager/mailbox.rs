@@ -355,7 +355,8 @@ async fn read_first(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbox) ->
     let begun = Instant::now();
     while begun.elapsed() < READ_FIRST {
         let view = &node.topology.now().view;
-        if !view.serving().any(|member| mailbox.unread.contains(&member.id)) {
+        let waits_for = |id| mailbox.unread.contains(&id) && !is_refilling(node, id);
+        if !view.serving().any(|member| waits_for(member.id)) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -85,11 +85,19 @@ fn main() -> Result<()> {
     let child = |from: u64, to: u64| {
         let program = std::env::current_exe()?;
         std::process::Command::new(program)
-            .args([base.display().to_string(), entries.to_string(), "fill".into(), from.to_string(), to.to_string()])
+            .args([
+                base.display().to_string(),
+                entries.to_string(),
+                "fill".into(),
+                from.to_string(),
+                to.to_string(),
+            ])
             .status()
     };
     child(0, entries)?;
-    println!("| start with {entries} entries | seconds | groups replayed | records replayed | index rebuilt |");
+    println!(
+        "| start with {entries} entries | seconds | groups replayed | records replayed | index rebuilt |"
+    );
     println!("| --- | --- | --- | --- | --- |");
     start(&base, "killed while it wrote")?.close();
     start(&base, "after a clean end")?.close();
