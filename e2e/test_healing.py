@@ -18,11 +18,11 @@ from wait import eventually
 REPLACE_AFTER = 8
 
 
-def made(directory, count, tombstones=3600):
-    cluster = clusters.Cluster(directory / "c", count=count)
+def made(directory, count, tombstones=3600, settings=""):
+    cluster = clusters.Cluster(directory / "c", count=count, settings=settings)
     for node in cluster.nodes:
-        settings = f"healing: {{replaceAfterSeconds: {REPLACE_AFTER}, tombstoneLifetimeSeconds: {tombstones}}}\n"
-        node.config.write_text(node.config.read_text() + settings)
+        healing = f"healing: {{replaceAfterSeconds: {REPLACE_AFTER}, tombstoneLifetimeSeconds: {tombstones}}}\n"
+        node.config.write_text(node.config.read_text() + healing)
     cluster.start()
     cluster.add_domain()
     users = [cluster.add_user(f"user{number}") for number in range(6)]
@@ -119,7 +119,8 @@ def test_a_node_away_longer_than_tombstones_live_starts_empty_and_is_refilled(tm
 
 
 def test_a_damaged_body_is_read_elsewhere_and_stored_again(tmp_path):
-    cluster, users, _ = made(tmp_path, 3)
+    # Bodies, not parts of them, which test_parts.py damages.
+    cluster, users, _ = made(tmp_path, 3, settings="storage: {parts: {enabled: false}}\n")
     try:
         text = b"Subject: large\r\n\r\n" + b"".join(b"line %06d of a large message\r\n" % line for line in range(12_000))
         held = {node: metric(node, "prickle_log_live_bytes") for node in cluster.nodes}
