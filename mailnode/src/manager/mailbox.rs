@@ -394,7 +394,9 @@ pub async fn admit_unread(
     if node.topology.readable().iter().any(|&(member, _)| waits_for(member)) {
         return Err(Failure::Temporary("too few nodes that hold this mailbox answered; try again".into()));
     }
-    reserve(node, cell, mailbox, folder, UID_BLOCK).await.map(|_| ())
+    reserve(node, cell, mailbox, folder, UID_BLOCK).await?;
+    // That may have taken seconds: what can be read by now is not to be missing.
+    fetch_fragments(node, cell, mailbox).await
 }
 
 /// Step 2 and 3 of every change: planned entries to their replicas, then visible. Returns the folders that
