@@ -24,6 +24,7 @@ import messages  # noqa: E402
 from wait import eventually  # noqa: E402
 
 MIB = 1 << 20
+WHOLE = "storage: {parts: {enabled: false}}\n"
 
 
 def total(cluster, name):
@@ -112,7 +113,7 @@ def space(options, directory):
             server.close()
     except (OSError, AssertionError) as error:
         print(f"Dovecot not measured: {error}")
-    for name, settings in [("parts whole", ""), ("parts apart", "storage: {parts: {enabled: true}}\n")]:
+    for name, settings in [("parts whole", WHOLE), ("parts apart", "")]:
         with clusters.started(directory / name.replace(" ", ""), count=5, settings=settings, log="warn") as cluster:
             for address in addresses:
                 cluster.add_user(address.split("@")[0])
@@ -131,7 +132,7 @@ def speed(options, directory):
     attached = [mail(number, noise(MIB, number)) for number in range(options.messages // 10)]
     same = [mail(number, noise(MIB, 99)) for number in range(options.messages // 10)]
     small = [mail(number) for number in range(options.messages)]
-    for name, settings in [("whole", ""), ("apart", "storage: {parts: {enabled: true}}\n")]:
+    for name, settings in [("whole", WHOLE), ("apart", "")]:
         with clusters.started(directory / name, count=3, settings=settings, log="warn") as cluster:
             user = cluster.add_user()
             for what, mails in [("small", small), ("1 MiB attached", attached), ("the same MiB attached", same)]:
