@@ -1,4 +1,4 @@
-//! A new log, after a disk was lost or for a new node, says nothing of what its predecessor had: that a message is not on this disk
+//! A new log says nothing of what its predecessor on a lost disk had (unless peers know that there was none: a new node): that a message is not on this disk
 //! does not mean that it is nowhere. Until it was found equal with every member once, this node says so with each of its messages
 //! (`wire::Sender`), and managers count its fragments as unread ([`crate::manager`]).
 
@@ -43,14 +43,22 @@ pub async fn run(node: &Arc<Node>) {
         if view.members.is_empty() || !all || !node.log_heads.is_open() {
             continue;
         }
-        let over = Write::Record { key: KEY.to_vec(), value: None };
-        match node.store.commit(vec![over], Durability::Lazy).await {
-            Ok(_) => {
-                tracing::info!("this disk has what it should have");
-                node.healing.set_refilling(false);
-                node.manager.notices_lost();
-            }
-            Err(error) => tracing::warn!(%error, "that this disk is level is not noted"),
+        is_over(node).await;
+    }
+}
+
+/// This disk lacks nothing.
+pub async fn is_over(node: &Node) {
+    if !node.healing.is_refilling() {
+        return;
+    }
+    let over = Write::Record { key: KEY.to_vec(), value: None };
+    match node.store.commit(vec![over], Durability::Lazy).await {
+        Ok(_) => {
+            tracing::info!("this disk has what it should have");
+            node.healing.set_refilling(false);
+            node.manager.notices_lost();
         }
+        Err(error) => tracing::warn!(%error, "that this disk is level is not noted"),
     }
 }

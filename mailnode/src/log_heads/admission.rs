@@ -1,5 +1,6 @@
 //! Before a node serves anything: is its log what it was when peers last heard of it?
 
+use super::keeping::WITNESSES;
 use super::signed::{LogId, SignedHead};
 use super::{LogHeads, QUARANTINE_KEY, Quarantine, lock, note};
 use crate::clock::wall_seconds;
@@ -73,6 +74,12 @@ pub async fn admit<L: LeaseService>(node: &Arc<Node>, leases: &L) -> bool {
             reason,
             "this node's log is not what its peers saw, but none of them is in service: it is used all the same"
         );
+    }
+    // Somebody who would have kept a head of ours has none: there was no log before this one.
+    let silent = peers.len() - memories.len();
+    let witnessed = silent < WITNESSES.min(peers.len());
+    if witnessed && memories.iter().all(|(_, memory)| memory.head.is_none()) {
+        refill::is_over(node).await;
     }
     tell(node, memories.iter().take(TOLD).filter_map(|(id, _)| peers.get(id))).await;
     node.log_heads.open.store(true, Ordering::Release);

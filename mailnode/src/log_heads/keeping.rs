@@ -17,7 +17,7 @@ pub(super) const SIGNED_KEY: &[u8] = b"\xff\xffsigned-head";
 /// A head that moved is given away this often.
 const ANNOUNCE: Duration = Duration::from_secs(10);
 /// Peers that keep a node's head.
-const WITNESSES: usize = 3;
+pub(super) const WITNESSES: usize = 3;
 /// Heads of peers, and our own, are written down this often: each time makes a group of our own log, of which peers hear.
 const WRITE_DOWN: Duration = Duration::from_secs(600);
 /// Nodes whose heads are kept, at most.
