@@ -5,7 +5,7 @@
 #   make sim              the simulator: its checkers' tests, regression seeds, and 2,000 histories (SEEDS=0..100000 for others)
 #   make e2e              real clients, real mail and the kill scenario; ONLY='-k idle' for some of them
 #   make chaos            five nodes in network namespaces, killed, frozen, cut off and robbed of disks under load (not part of
-#                         `make test` yet: two findings are open, docs/testing.md)
+#                         `make test` yet)
 #   make tikv-nodes       clusters whose accounts are in TiKV, which is away, slow, silent or killed (needs Go)
 #   make versions         builds the older node that test_versions.py runs beside this one (once for each commit in
 #                         e2e/compatible-since; 3 to 6 minutes; without it that test is skipped)
