@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import http_client
+from prometheus_client.parser import text_string_to_metric_families
 from ports import free_block
 from process import Process
 from wait import eventually
@@ -61,6 +62,12 @@ class Node:
 
     def is_ready(self):
         return self.http("GET", "/readyz", token="")[0] == 200
+
+    def metric(self, name, **labels):
+        """The sum of a metric's samples with these labels; 0 if there are none."""
+        families = text_string_to_metric_families(self.http("GET", "/metrics", token="")[1])
+        samples = (sample for family in families for sample in family.samples)
+        return sum(sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items())
 
     def status(self):
         """Cluster status as this node sees it."""
@@ -167,6 +174,10 @@ class Cluster(Accounts):
                 assert node.is_running, f"{node} ended with {node.process.exit_code}:\n{node.process.tail()}"
                 return node.is_ready()
             eventually(f"{node} is ready", ready, START_SECONDS)
+
+    def total(self, name, **labels):
+        """A metric of all nodes that run."""
+        return sum(node.metric(name, **labels) for node in self.running())
 
     def active(self, seen_by):
         return {member["name"] for member in seen_by.status()["members"] if member["state"] == "active"}

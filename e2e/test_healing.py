@@ -32,11 +32,6 @@ def made(directory, count, tombstones=3600, settings=""):
     return cluster, users, before
 
 
-def metric(node, name):
-    text = node.http("GET", "/metrics", token="")[1]
-    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
-
-
 def lose(cluster, node):
     """The process and its disk."""
     cluster.kill(node)
@@ -56,12 +51,12 @@ def test_a_wiped_disk_is_brought_level(tmp_path, report):
     cluster, users, before = made(tmp_path, 3)
     try:
         first, wiped, third = cluster.nodes
-        held = metric(wiped, "prickle_log_live_bytes")
+        held = wiped.metric("prickle_log_live_bytes")
         lose(cluster, wiped)
         cluster.start_node(wiped)
-        eventually(f"{wiped} has its copies back", lambda: metric(wiped, "prickle_log_live_bytes") > held * 0.8, 60)
+        eventually(f"{wiped} has its copies back", lambda: wiped.metric("prickle_log_live_bytes") > held * 0.8, 60)
         cluster.settled()
-        repaired = sum(metric(node, "prickle_healing_repaired_entries_total") for node in cluster.nodes)
+        repaired = sum(node.metric("prickle_healing_repaired_entries_total") for node in cluster.nodes)
         assert repaired > 20
         check(cluster.nodes, users, before)
         # Now one of those that refilled it goes: what both had is read from the refilled one.
@@ -80,7 +75,7 @@ def test_a_node_lost_for_good_is_replaced(tmp_path, report):
         left = [second, third, fourth]
         for node in left:
             eventually(f"{node} gave up {lost}", lambda: lost.name not in members(node), REPLACE_AFTER + 15)
-        moved = lambda: sum(metric(node, "prickle_healing_moved_entries_total") for node in left)  # noqa: E731
+        moved = lambda: sum(node.metric("prickle_healing_moved_entries_total") for node in left)  # noqa: E731
         eventually("entries get new replicas", lambda: moved() > 20, 30)
         cluster.settled(60)
         check(left, users, before)
@@ -123,10 +118,10 @@ def test_a_damaged_body_is_read_elsewhere_and_stored_again(tmp_path):
     cluster, users, _ = made(tmp_path, 3, settings="storage: {parts: {enabled: false}}\n")
     try:
         text = b"Subject: large\r\n\r\n" + b"".join(b"line %06d of a large message\r\n" % line for line in range(12_000))
-        held = {node: metric(node, "prickle_log_live_bytes") for node in cluster.nodes}
+        held = {node: node.metric("prickle_log_live_bytes") for node in cluster.nodes}
         with clients.lmtp(cluster.nodes[0]) as lmtp:
             clients.send(lmtp, "a@example.net", [users[0].address], text)
-        holder = next(node for node in cluster.nodes if metric(node, "prickle_log_live_bytes") > held[node] + len(text))
+        holder = next(node for node in cluster.nodes if node.metric("prickle_log_live_bytes") > held[node] + len(text))
         cluster.settled()
         holder.process.stop()
         segment = max((cluster.directory / "data" / holder.name / "log").glob("*.log"))
@@ -141,12 +136,12 @@ def test_a_damaged_body_is_read_elsewhere_and_stored_again(tmp_path):
                 return any(body.endswith(text) for _, body in clients.fetch(imap).values())
 
         assert intact()
-        eventually("it is stored again", lambda: metric(holder, "prickle_healing_repaired_bodies_total") == 1, 10)
-        assert metric(holder, "prickle_log_corrupt_records_total") >= 1
+        eventually("it is stored again", lambda: holder.metric("prickle_healing_repaired_bodies_total") == 1, 10)
+        assert holder.metric("prickle_log_corrupt_records_total") >= 1
         for node in cluster.nodes:
             if node is not holder:
                 cluster.kill(node)
-        assert metric(holder, "prickle_log_live_bytes") > held[holder] + len(text)
+        assert holder.metric("prickle_log_live_bytes") > held[holder] + len(text)
     finally:
         cluster.close()
 

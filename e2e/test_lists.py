@@ -128,11 +128,7 @@ def test_lists_are_shown_changed_exported_and_removed(nodes, users, tmp_path):
 
 def holder(nodes):
     """The node that is to bring a queued message to its members, or None."""
-    for node in nodes.running():
-        for line in node.http("GET", "/metrics", token="")[1].splitlines():
-            if line.startswith("prickle_queue_messages ") and float(line.split()[1]) > 0:
-                return node
-    return None
+    return next((node for node in nodes.running() if node.metric("prickle_queue_messages") > 0), None)
 
 
 def test_whoever_dies_each_member_gets_each_message_once(nodes, users):

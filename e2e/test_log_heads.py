@@ -9,7 +9,7 @@ import pytest
 
 import clients
 from cluster import MAILNODE
-from test_healing import check, made, metric
+from test_healing import check, made
 from test_restart import MESSAGE, seen
 from wait import eventually
 
@@ -49,7 +49,7 @@ def cluster(tmp_path):
 
 
 def refilled(cluster, node, held):
-    eventually(f"{node} has its copies back", lambda: metric(node, "prickle_log_live_bytes") > held * 0.8, 60)
+    eventually(f"{node} has its copies back", lambda: node.metric("prickle_log_live_bytes") > held * 0.8, 60)
 
     # So much is there while a comparison with one of the peers may still be under way.
     def compared():
@@ -69,7 +69,7 @@ def test_a_log_that_was_rolled_back_is_put_aside_and_refilled(cluster, tmp_path)
     send_more(cluster, users, 1000)
     before = seen(first, users)
     cluster.settled()
-    held = metric(rolled_back, "prickle_log_live_bytes")
+    held = rolled_back.metric("prickle_log_live_bytes")
     time.sleep(ANNOUNCED)
     rolled_back.process.stop()
     shutil.rmtree(data(cluster, rolled_back))
@@ -78,7 +78,7 @@ def test_a_log_that_was_rolled_back_is_put_aside_and_refilled(cluster, tmp_path)
     cluster.start_node(rolled_back)
     assert len(aside(cluster, rolled_back)) == 1
     assert "rolled back or cut" in quarantined(cluster, rolled_back)["reason"]
-    assert metric(rolled_back, "prickle_log_quarantine_timestamp_seconds") > 0
+    assert rolled_back.metric("prickle_log_quarantine_timestamp_seconds") > 0
     assert "quarantine" in cluster.admin("cluster", "status").lower()
     refilled(cluster, rolled_back, held)
     check(cluster.nodes, users, before)
@@ -95,7 +95,7 @@ def test_a_log_that_was_cut_is_put_aside_and_the_old_disk_of_a_replaced_one_is_k
     cluster, users = cluster
     first, victim, third = cluster.nodes
     before = seen(first, users)
-    held = metric(victim, "prickle_log_live_bytes")
+    held = victim.metric("prickle_log_live_bytes")
     time.sleep(ANNOUNCED)
     victim.process.stop()
     shutil.copytree(data(cluster, victim), tmp_path / "old")

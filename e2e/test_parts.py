@@ -12,7 +12,6 @@ import shutil
 import subprocess
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 import clients
 import cluster as clusters
@@ -54,18 +53,6 @@ def mail(attachment, text="see the file", line=76, big_text=False):
         b"Content-Type: application/octet-stream; name=f.bin\r\nContent-Transfer-Encoding: base64\r\n"
         b"Content-Disposition: attachment; filename=f.bin\r\n\r\n" + lines + b"\r\n\r\n--cut here--\r\n"
     )
-
-
-def metric(node, name, **labels):
-    for family in text_string_to_metric_families(node.http("GET", "/metrics", token="")[1]):
-        for sample in family.samples:
-            if sample.name == name and labels.items() <= sample.labels.items():
-                return sample.value
-    return 0
-
-
-def total(cluster, name, **labels):
-    return sum(metric(node, name, **labels) for node in cluster.running())
 
 
 def on_disk(cluster, node):
@@ -121,7 +108,7 @@ def expunge_all(node, user):
 
 
 def owners(cluster):
-    return [node for node in cluster.running() if metric(node, "prickle_parts", state="live") > 0]
+    return [node for node in cluster.running() if node.metric("prickle_parts", state="live") > 0]
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +123,9 @@ def test_an_attachment_to_many_is_stored_twice_and_a_forward_adds_nothing(five, 
     first = mail(attachment)
     send(five.nodes[0], users, first)
     settled(five)
-    bytes_of_parts = total(five, "prickle_part_bytes", state="live")
+    bytes_of_parts = five.total("prickle_part_bytes", state="live")
     assert MIB < bytes_of_parts <= 2.1 * MIB
-    assert total(five, "prickle_parts", state="live") == 2
+    assert five.total("prickle_parts", state="live") == 2
     stored = [on_disk(five, node) for node in five.nodes]
     assert sum(len(parts) for parts in stored) == 2
     assert sum(size for parts in stored for size in parts.values()) <= 2.1 * MIB
@@ -151,14 +138,14 @@ def test_an_attachment_to_many_is_stored_twice_and_a_forward_adds_nothing(five, 
     with clients.imap(five.nodes[2], users[0]) as imap:
         clients.append(imap, "INBOX", inner)
     settled(five)
-    assert total(five, "prickle_part_bytes", state="live") == bytes_of_parts
+    assert five.total("prickle_part_bytes", state="live") == bytes_of_parts
     assert sum(len(on_disk(five, node)) for node in five.nodes) == 2
     for node in five.nodes:
         bodies = read(node, users[0])
         assert_ends(bodies[:2], first, second)
         assert bodies[2] == inner
     assert_ends(read(five.nodes[3], users[-1]), *([first] if USERS > 10 else [first, second]))
-    logs = total(five, "prickle_log_live_bytes")
+    logs = five.total("prickle_log_live_bytes")
     report(f"1 MiB to {USERS} users, and forwards: {bytes_of_parts / MIB:.3f} MiB of parts; all logs {logs / MIB:.2f} MiB")
 
 
@@ -166,9 +153,9 @@ def test_protocols_show_every_byte_and_every_part(five):
     user = five.add_user()
     attachment = noise(300_000, seed=2)
     sent = mail(attachment, big_text=True)
-    before = total(five, "prickle_parts", state="live")
+    before = five.total("prickle_parts", state="live")
     send(five.nodes[0], [user], sent)
-    assert total(five, "prickle_parts", state="live") == before + 4, "the text and the file, twice each"
+    assert five.total("prickle_parts", state="live") == before + 4, "the text and the file, twice each"
     with clients.imap(five.nodes[1], user) as imap:
         clients.ok(imap.select("INBOX"))
         whole = clients.fetch(imap)[1][1]
@@ -200,9 +187,9 @@ def test_parts_of_an_encrypted_account_are_shared_and_read(five):
     assert json.loads(text)
     secret, other = clusters.User(address, "a long enough password"), five.add_user()
     sent = mail(noise(200_000, seed=3))
-    before = total(five, "prickle_parts", state="live")
+    before = five.total("prickle_parts", state="live")
     send(five.nodes[0], [secret, other], sent)
-    assert total(five, "prickle_parts", state="live") == before + 2
+    assert five.total("prickle_parts", state="live") == before + 2
     for node in five.nodes[1:3]:
         assert_ends(read(node, secret), sent)
         assert_ends(read(node, other), sent)
@@ -226,8 +213,8 @@ def test_a_damaged_copy_is_replaced_when_it_is_read(tmp_path):
         for node in cluster.nodes:
             assert_ends(read(node, user), sent)
         read(victim, user)
-        eventually("the owner fetched a good copy", lambda: metric(victim, "prickle_parts_fetched_total") == 1, 20)
-        assert metric(victim, "prickle_parts", state="live") == 1
+        eventually("the owner fetched a good copy", lambda: victim.metric("prickle_parts_fetched_total") == 1, 20)
+        assert victim.metric("prickle_parts", state="live") == 1
         # The bytes at the old place are still bad; what is read is the new copy.
         cluster.kill(other)
         eventually("the message is read without the other owner", lambda: [sent == body[-len(sent):] for body in read(victim, user)] == [True], 30)
@@ -240,15 +227,15 @@ def test_a_node_that_is_lost_or_drained_is_replaced_as_an_owner(tmp_path, report
         for number, message in enumerate(sent):
             send(cluster.nodes[number % 5], users, message)
         settled(cluster)
-        assert total(cluster, "prickle_parts", state="live") == 24
-        lost = max(cluster.nodes[1:], key=lambda node: metric(node, "prickle_parts", state="live"))
-        had = metric(lost, "prickle_parts", state="live")
+        assert cluster.total("prickle_parts", state="live") == 24
+        lost = max(cluster.nodes[1:], key=lambda node: node.metric("prickle_parts", state="live"))
+        had = lost.metric("prickle_parts", state="live")
         cluster.kill(lost)
         gone = lambda: lost.name not in {member["name"] for member in cluster.running()[0].status()["members"]}
         eventually("the lost node is replaced", gone, 60)
         settled(cluster)
-        assert total(cluster, "prickle_parts", state="live") == 24, "each part is on two of those that are left"
-        drained = max(cluster.running()[1:], key=lambda node: metric(node, "prickle_parts", state="live"))
+        assert cluster.total("prickle_parts", state="live") == 24, "each part is on two of those that are left"
+        drained = max(cluster.running()[1:], key=lambda node: node.metric("prickle_parts", state="live"))
         cluster.admin("cluster", "drain", drained.name)
 
         def done():
@@ -258,7 +245,7 @@ def test_a_node_that_is_lost_or_drained_is_replaced_as_an_owner(tmp_path, report
         cluster.kill(drained)
         left = cluster.running()
         assert len(left) == 3
-        assert total(cluster, "prickle_parts", state="live") == 24
+        assert cluster.total("prickle_parts", state="live") == 24
         for node in left:
             for user in users:
                 assert_ends(read(node, user), *sent)
@@ -277,18 +264,18 @@ def test_what_nobody_refers_to_goes_to_the_trash_and_its_space_comes_back(tmp_pa
         def disk_bytes():
             return sum(path.stat().st_size for path in cluster.directory.glob("data/*/log/*.log"))
         full = disk_bytes()
-        assert total(cluster, "prickle_parts", state="live") == 18
+        assert cluster.total("prickle_parts", state="live") == 18
         for user in users:
             with clients.imap(cluster.nodes[2], user) as imap:
                 clients.ok(imap.select("INBOX"))
                 clients.ok(imap.store("2:*", "+FLAGS", r"(\Deleted)"))
                 clients.ok(imap.expunge())
-        eventually("the parts are in the trash", lambda: total(cluster, "prickle_parts", state="trash") == 16, 60)
+        eventually("the parts are in the trash", lambda: cluster.total("prickle_parts", state="trash") == 16, 60)
         shown = cluster.admin("cluster", "status")
         assert "TRASH" in shown
-        eventually("they are gone", lambda: total(cluster, "prickle_parts", state="trash") == 0, 60)
-        assert total(cluster, "prickle_parts", state="live") == 2, "what is referred to stays"
-        assert total(cluster, "prickle_parts_discarded_total") == 16
+        eventually("they are gone", lambda: cluster.total("prickle_parts", state="trash") == 0, 60)
+        assert cluster.total("prickle_parts", state="live") == 2, "what is referred to stays"
+        assert cluster.total("prickle_parts_discarded_total") == 16
 
         def given_back():
             # Segments are closed by what comes after them.
@@ -306,11 +293,11 @@ def test_a_part_comes_back_from_the_trash(tmp_path):
         sent = mail(noise(MIB, seed=41))
         send(cluster.nodes[0], [user], sent)
         expunge_all(cluster.nodes[1], user)
-        eventually("the part is in the trash", lambda: total(cluster, "prickle_parts", state="trash") == 2, 60)
-        stored = total(cluster, "prickle_parts_stored_total")
+        eventually("the part is in the trash", lambda: cluster.total("prickle_parts", state="trash") == 2, 60)
+        stored = cluster.total("prickle_parts_stored_total")
         send(cluster.nodes[2], [user], sent)
-        assert (total(cluster, "prickle_parts", state="live"), total(cluster, "prickle_parts", state="trash")) == (2, 0)
-        assert total(cluster, "prickle_parts_stored_total") == stored, "it was there"
+        assert (cluster.total("prickle_parts", state="live"), cluster.total("prickle_parts", state="trash")) == (2, 0)
+        assert cluster.total("prickle_parts_stored_total") == stored, "it was there"
         for node in cluster.nodes:
             assert_ends(read(node, user), sent)
 
@@ -338,6 +325,6 @@ def test_real_and_broken_mail_comes_back_though_all_but_the_smallest_parts_are_c
     pop3.quit()
     ended = {key: body if body.endswith(b"\r\n") else body + b"\r\n" for key, body in expected.items()}
     compare("POP3", way, sent, ended, by_pop3)
-    cut = total(cutting, "prickle_parts_cut_total")
+    cut = cutting.total("prickle_parts_cut_total")
     assert cut > 200
     report(f"{way}: {len(expected)} messages intact, {cut:.0f} parts cut out so far")

@@ -57,11 +57,6 @@ def subjects(node, user):
         return [body.split(b"Subject: ")[1].split(b"\r\n")[0].decode() for _, body in clients.fetch(imap).values()]
 
 
-def metric(node, name):
-    text = node.http("GET", "/metrics", token="")[1]
-    return sum(float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name} "))
-
-
 def test_accounts_in_tikv_serve_mail_through_every_node(three, server):
     users = [three.add_user() for _ in range(3)]
     sent = []
@@ -76,7 +71,7 @@ def test_accounts_in_tikv_serve_mail_through_every_node(three, server):
         assert pop3.stat()[0] == 3
         pop3.quit()
     assert int(server.tell("count KvCommit")) >= 3 * 3, "the accounts are elsewhere"
-    assert all(metric(node, "prickle_user_database_reachable") == 1 for node in three.nodes)
+    assert all(node.metric("prickle_user_database_reachable") == 1 for node in three.nodes)
     # Nothing of it is on the nodes: new processes find it again.
     for node in three.nodes:
         three.kill(node)
@@ -179,7 +174,7 @@ def test_mail_goes_on_while_tikv_is_away_and_changes_get_a_temporary_error(three
     )
     assert len(parts["while away"]) > 50, "delivery goes on"
     assert slowest["while away"] < PATIENCE
-    assert sum(metric(node, "prickle_user_database_stale_reads_total") for node in three.nodes) > 0
+    assert sum(node.metric("prickle_user_database_stale_reads_total") for node in three.nodes) > 0
     eventually("changes are possible again", lambda: three.add_user(), 20)
     scene.nothing_was_lost()
 

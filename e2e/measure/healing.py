@@ -55,13 +55,8 @@ class Bed:
         return json.loads(out.read_text())["deliveries"][0]
 
 
-def metric(node, name):
-    text = node.http("GET", "/metrics", token="")[1]
-    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
-
-
 def total(nodes, name):
-    return sum(metric(node, name) for node in nodes)
+    return sum(node.metric(name) for node in nodes)
 
 
 def level(what, figures):

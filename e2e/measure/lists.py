@@ -42,29 +42,19 @@ def members(cluster, count):
     return users
 
 
-def total(cluster, name):
-    """The sum of a counter over all nodes."""
-    value = 0.0
-    for node in cluster.nodes:
-        for line in node.http("GET", "/metrics", token="")[1].splitlines():
-            if line.startswith(f"{name} "):
-                value += float(line.split()[1])
-    return value
-
-
 def measure(cluster, address, users, size):
-    copies, sent = total(cluster, "prickle_list_copies_total"), total(cluster, "prickle_rpc_sent_bytes_total")
+    copies, sent = cluster.total("prickle_list_copies_total"), cluster.total("prickle_rpc_sent_bytes_total")
     text = "".join(f"{random.getrandbits(280):070x}\r\n" for _ in range(size // 72))
     marker = f"{random.getrandbits(64):x}"
     with clients.lmtp(cluster.nodes[0]) as lmtp:
         begun = time.monotonic()
         clients.send(lmtp, "a@example.net", [address], f"Subject: {marker}\r\n\r\n{text}".encode())
         accepted = time.monotonic()
-    while total(cluster, "prickle_list_copies_total") < copies + len(users):
+    while cluster.total("prickle_list_copies_total") < copies + len(users):
         assert time.monotonic() < accepted + 600
         time.sleep(0.1)
     last = time.monotonic()
-    bytes_sent = total(cluster, "prickle_rpc_sent_bytes_total") - sent
+    bytes_sent = cluster.total("prickle_rpc_sent_bytes_total") - sent
     for user in random.sample(users, LOOKED_AT):
         with clients.imap(random.choice(cluster.nodes), user) as imap:
             clients.ok(imap.select("INBOX", readonly=True))

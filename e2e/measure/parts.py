@@ -27,11 +27,6 @@ MIB = 1 << 20
 WHOLE = "storage: {parts: {enabled: false}}\n"
 
 
-def total(cluster, name):
-    lines = [line for node in cluster.running() for line in node.http("GET", "/metrics", token="")[1].splitlines()]
-    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
-
-
 def mail(number, attachment=b""):
     """An attachment of noise, which no compressor makes smaller."""
     head = f"From: a@example.net\r\nSubject: {number}\r\nMIME-Version: 1.0\r\n"
@@ -78,12 +73,12 @@ def leases(options, directory):
         deliver(cluster.nodes[0].ports["lmtp"], (mail(n, noise(1_500, n)) for n in range(options.messages)), [user.address])
         settled(cluster)
         names = ["prickle_parts_lease_bytes_total", "prickle_parts_renewed_total", "prickle_log_written_bytes_total"]
-        before = {name: total(cluster, name) for name in names}
+        before = {name: cluster.total(name) for name in names}
         renewed = 4 * options.messages
-        eventually("a round by all nodes", lambda: total(cluster, names[1]) - before[names[1]] >= renewed, 60, every=0.5)
-        rounds = (total(cluster, names[1]) - before[names[1]]) / renewed
-        requests = (total(cluster, names[0]) - before[names[0]]) / rounds
-        log = (total(cluster, names[2]) - before[names[2]]) / rounds
+        eventually("a round by all nodes", lambda: cluster.total(names[1]) - before[names[1]] >= renewed, 60, every=0.5)
+        rounds = (cluster.total(names[1]) - before[names[1]]) / renewed
+        requests = (cluster.total(names[0]) - before[names[0]]) / rounds
+        log = (cluster.total(names[2]) - before[names[2]]) / rounds
         per_million = 1_000_000 / options.messages
         print(f"| {options.messages} messages, a part each | {requests:,.0f} | {log:,.0f} | {requests * per_million / MIB:.0f} MiB | "
               f"{requests * per_million * 0.1 / MIB:.1f} MiB |")
@@ -117,12 +112,12 @@ def space(options, directory):
         with clusters.started(directory / name.replace(" ", ""), count=5, settings=settings, log="warn") as cluster:
             for address in addresses:
                 cluster.add_user(address.split("@")[0])
-            before = total(cluster, "prickle_log_live_bytes")
+            before = cluster.total("prickle_log_live_bytes")
             deliver(cluster.nodes[0].ports["lmtp"], mails, addresses)
             settled(cluster)
-            live = total(cluster, "prickle_log_live_bytes") - before
+            live = cluster.total("prickle_log_live_bytes") - before
             on_disk = sum(path.stat().st_blocks * 512 for path in cluster.directory.glob("data/*/log/*.log"))
-            parts = total(cluster, "prickle_part_bytes")
+            parts = cluster.total("prickle_part_bytes")
             rows.append((f"Prickle, 5 nodes, two copies of everything, {name} ({parts / MIB:.1f} MiB of parts)", live, on_disk))
     for name, size, disk in rows:
         print(f"| {name} | {size / MIB:,.1f} | {disk / MIB:,.1f} |")

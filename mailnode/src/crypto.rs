@@ -150,9 +150,11 @@ struct State {
 
 impl State {
     /// What new keys are made with.
-    fn current(&self) -> Option<(Version, &Derived)> {
+    fn current(&self) -> Result<(Version, &Derived), CryptoError> {
         let agreed = self.versions.range(..=self.agreed).next_back();
-        agreed.or_else(|| self.versions.first_key_value()).map(|(&version, derived)| (version, derived))
+        let (&version, derived) =
+            agreed.or_else(|| self.versions.first_key_value()).ok_or(CryptoError::NoSecret)?;
+        Ok((version, derived))
     }
 }
 
@@ -207,7 +209,7 @@ impl Keys {
     /// Only if the cipher refuses: a bug.
     pub fn seal(&self, body: &[u8]) -> Result<SealedBody, CryptoError> {
         let state = self.state();
-        let (_, secret) = state.current().ok_or(CryptoError::NoSecret)?;
+        let (_, secret) = state.current()?;
         let body_key = Zeroizing::new(*blake3::keyed_hash(&secret.convergence, body).as_bytes());
         let mut sealed = BytesMut::with_capacity(1 + body.len() + TAG);
         sealed.extend_from_slice(&[WHOLE_BODY]);
@@ -252,7 +254,7 @@ impl Keys {
         plaintext: &[u8],
     ) -> Result<(Bytes, BodyKey), CryptoError> {
         let state = self.state();
-        let (_, secret) = state.current().ok_or(CryptoError::NoSecret)?;
+        let (_, secret) = state.current()?;
         let head = kind.to_head();
         let mut hasher = blake3::Hasher::new_keyed(&secret.convergence_with_head);
         hasher.update(&head).update(coding).update(plaintext);
@@ -271,7 +273,7 @@ impl Keys {
 
     fn wrap(&self, id: &BlobId, body_key: &BodyKey) -> Result<WrappedKey, CryptoError> {
         let state = self.state();
-        let (version, secret) = state.current().ok_or(CryptoError::NoSecret)?;
+        let (version, secret) = state.current()?;
         let mut body_key = body_key.clone();
         let fresh = environment::random_bytes::<NONCE_LEN>();
         let tag = secret

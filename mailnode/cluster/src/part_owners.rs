@@ -25,7 +25,7 @@ impl PartOrder {
         members.sort_by_cached_key(|member| std::cmp::Reverse((weight(member.id, part), member.id)));
         let (staying, leaving): (Vec<_>, Vec<_>) =
             members.into_iter().partition(|member| member.state != MemberState::Draining);
-        let (owners, others) = zones::spread(staying, copies, |member| member.zone.as_deref(), |_| true);
+        let (owners, others) = zones::spread(staying, copies, |member| member.zone.as_deref(), |_| ());
         let ids = |members: Vec<&Member>| members.into_iter().map(|member| member.id).collect();
         Self { owners: ids(owners), others: ids([others, leaving].concat()) }
     }

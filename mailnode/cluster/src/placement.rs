@@ -2,8 +2,8 @@
 //!
 //! Every node decides by itself from its own, possibly stale, table of loads. Candidates are the nodes that
 //! already hold a fragment of the user, topped up with random nodes to `spread`; the least loaded are chosen,
-//! in different zones where there are zones. Full and draining nodes take nothing, and if the candidates are
-//! not enough, or all overloaded, the bound is broken: spread is soft.
+//! in different zones where there are zones. Draining nodes take nothing, nearly full disks only what nobody else can, and if the
+//! candidates are not enough, or all overloaded, the bound is broken: spread is soft.
 
 use crate::ids::NodeId;
 use crate::mail_map::MailMap;
@@ -73,14 +73,19 @@ pub fn choose(
     // Stable: keeps the order above within each class.
     let overload_matters = matches!(policy, Policy::Spread(_));
     chosen.sort_by_key(|candidate| {
-        (candidate.is_unusable(), overload_matters && candidate.load.pending > OVERLOADED)
+        (candidate.last_resort(), overload_matters && candidate.load.pending > OVERLOADED)
     });
     spread_zones(chosen, copies)
 }
 
 impl Candidate {
-    const fn is_unusable(&self) -> bool {
-        self.load.is_full() || self.avoided
+    /// False comes first: nodes with room, then those that are nearly full, then those that may be dead.
+    pub(crate) const fn last_resort(&self) -> (bool, bool) {
+        (self.avoided, self.load.is_nearly_full())
+    }
+
+    const fn is_wanted(&self) -> bool {
+        !self.avoided && !self.load.is_nearly_full()
     }
 }
 
@@ -91,16 +96,20 @@ fn draw<'a>(from: &mut Shuffle<'a>, usable: usize) -> Vec<&'a Candidate> {
     while found < usable
         && let Some(candidate) = from.next()
     {
-        found += usize::from(!candidate.is_unusable());
+        found += usize::from(candidate.is_wanted());
         drawn.push(candidate);
     }
     drawn
 }
 
-/// Brings nodes of zones not used yet to the front, without using a full or avoided node for it.
+/// Brings nodes of zones not used yet to the front, without using a nearly full or avoided node for it.
 fn spread_zones(candidates: Vec<&Candidate>, copies: usize) -> Vec<NodeId> {
-    let usable = |candidate: &&Candidate| !candidate.avoided && !candidate.load.is_full();
-    let (taken, left) = zones::spread(candidates, copies, |candidate| candidate.zone.as_deref(), usable);
+    let (taken, left) = zones::spread(
+        candidates,
+        copies,
+        |candidate| candidate.zone.as_deref(),
+        |candidate| candidate.last_resort(),
+    );
     taken.into_iter().chain(left).map(|candidate| candidate.node).collect()
 }
 
@@ -166,6 +175,14 @@ mod tests {
         assert_eq!(choose(Policy::Spread(2), 1, &order, &map(&[1, 2]), 7)[0], NodeId(3));
         order[2].load.fullness = 999;
         assert_eq!(*choose(Policy::Spread(2), 1, &order, &map(&[1, 2]), 7).last().unwrap(), NodeId(3));
+        order[1].avoided = true;
+        assert_eq!(choose(Policy::Spread(2), 1, &order, &map(&[1, 2]), 7), [1, 3, 2].map(NodeId));
+        order.iter_mut().for_each(|candidate| candidate.load.fullness = 960);
+        assert_eq!(
+            choose(Policy::Spread(2), 2, &order, &map(&[1, 2]), 7)[2],
+            NodeId(2),
+            "who may be dead is last"
+        );
     }
 
     #[test]

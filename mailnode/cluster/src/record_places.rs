@@ -37,7 +37,7 @@ pub fn record_replicas(places: &[RecordPlace], bucket: Bucket, count: usize) -> 
     if !order.first().is_some_and(|place| place.active) {
         return Vec::new();
     }
-    let (taken, _) = zones::spread(order, count, |place| place.zone, |place| place.active);
+    let (taken, _) = zones::spread(order, count, |place| place.zone, |place| !place.active);
     taken.iter().map(|place| place.node).collect()
 }
 

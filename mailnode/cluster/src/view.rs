@@ -83,11 +83,12 @@ pub struct Load {
 }
 
 impl Load {
-    /// From here on a disk takes no new mail, only reads and deletes.
-    pub const FULL: u16 = 950;
+    /// From here on a disk gets new mail and copies only if there is no other. That it can take no more it says itself, when it is asked to
+    /// (`storage`: a reserve for compaction).
+    pub const NEARLY_FULL: u16 = 950;
 
-    pub const fn is_full(&self) -> bool {
-        self.fullness >= Self::FULL
+    pub const fn is_nearly_full(&self) -> bool {
+        self.fullness >= Self::NEARLY_FULL
     }
 
     pub const fn to_bits(self) -> u64 {
@@ -113,7 +114,7 @@ mod tests {
     fn load_survives_its_eight_bytes() {
         let load = Load { pending: 77_000, fullness: 951, flush: 12 };
         assert_eq!(Load::from_bits(load.to_bits()), load);
-        assert!(load.is_full());
+        assert!(load.is_nearly_full());
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Copies in different zones, where there are zones: one rule for messages, MIME parts and records of the user database.
 
-/// Takes `count` of the candidates, which come best first: at each step the first one of a zone with the fewest copies so far, and one that
-/// is not usable only if no other is left. Who has no zone shares it with nobody. Returns those taken, and the others in their order.
-pub(crate) fn spread<T, Z: PartialEq>(
+/// Takes `count` of the candidates, which come best first: at each step the first one of a zone with the fewest copies so far, and
+/// those of the least rank first, whatever their zone. Who has no zone shares it with nobody. Returns those taken, and the others in their order.
+pub(crate) fn spread<T, Z: PartialEq, R: Ord>(
     candidates: Vec<T>,
     count: usize,
     zone: impl Fn(&T) -> Option<Z>,
-    usable: impl Fn(&T) -> bool,
+    rank: impl Fn(&T) -> R,
 ) -> (Vec<T>, Vec<T>) {
     let (mut taken, mut left) = (Vec::with_capacity(count), candidates);
     while taken.len() < count {
@@ -14,7 +14,7 @@ pub(crate) fn spread<T, Z: PartialEq>(
             let here = zone(candidate);
             here.map_or(0, |here| taken.iter().filter(|other| zone(other).as_ref() == Some(&here)).count())
         };
-        let best = left.iter().enumerate().min_by_key(|(_, other)| (!usable(other), copies(other)));
+        let best = left.iter().enumerate().min_by_key(|(_, other)| (rank(other), copies(other)));
         let Some((at, _)) = best else { break };
         taken.push(left.remove(at));
     }
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     fn taken(candidates: &[(u32, Option<&str>, bool)], count: usize) -> Vec<u32> {
-        let (taken, left) = spread(candidates.to_vec(), count, |other| other.1, |other| other.2);
+        let (taken, left) = spread(candidates.to_vec(), count, |other| other.1, |other| !other.2);
         assert_eq!(taken.len() + left.len(), candidates.len());
         taken.iter().map(|other| other.0).collect()
     }

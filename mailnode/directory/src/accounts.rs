@@ -30,6 +30,7 @@ use crate::record::{DatabaseError, Key, Kind, Read, Records, Token};
 use bytes::Bytes;
 use cluster::mailbox::Reservation;
 use cluster::{FolderId, Timestamp, UidBlock, UserId};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Targets of one alias.
@@ -96,7 +97,7 @@ fn encode<T: Serialize>(value: &T) -> Bytes {
     bytes.into()
 }
 
-fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     match bytes.split_first() {
         Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(|_| CodecError::Damaged),
         Some((&older @ 1.., _)) if older < FORMAT => Err(CodecError::Older(older)),
@@ -106,7 +107,7 @@ fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
 }
 
 /// What a record holds, with its version.
-fn decoded<T: serde::de::DeserializeOwned>(read: &Read) -> Result<Option<T>, CodecError> {
+fn decoded<T: DeserializeOwned>(read: &Read) -> Result<Option<T>, CodecError> {
     read.value.as_deref().map(decode).transpose()
 }
 
@@ -371,17 +372,11 @@ impl<R: Records> Accounts<R> {
     /// # Errors
     /// [`AccountError::NotFound`].
     pub async fn set_domain_encryption(&self, domain: &str, encryption: Mode) -> Result<(), AccountError> {
-        let domain = normal_domain(domain)?;
-        for _ in 0..ATTEMPTS {
-            let (version, known) = self.domain(&domain).await?;
-            let value = Domain { encryption, ..known.ok_or(AccountError::NotFound)? };
-            match self.set(&Key::domain(&domain), version, Some(encode(&value))).await {
-                Ok(_) => return Ok(()),
-                Err(DatabaseError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(busy())
+        let change = |known: Option<Domain>| {
+            let known = known.ok_or(AccountError::NotFound)?;
+            Ok((Some(Domain { encryption, ..known }), ()))
+        };
+        self.change(&Key::domain(&normal_domain(domain)?), change).await
     }
 
     /// # Errors
@@ -526,6 +521,33 @@ impl<R: Records> Accounts<R> {
             }
         }
         Ok(kept)
+    }
+
+    /// Changes a record that is no profile: read, change, compare-and-set, again if it was changed meanwhile. `change` says what it is to
+    /// be, None for nothing, and what to answer.
+    async fn change<T, A>(
+        &self,
+        key: &Key,
+        mut change: impl FnMut(Option<T>) -> Result<(Option<T>, A), AccountError> + Send,
+    ) -> Result<A, AccountError>
+    where
+        T: Serialize + DeserializeOwned + Clone + PartialEq + Send,
+        A: Send,
+    {
+        for _ in 0..ATTEMPTS {
+            let read = self.records.read(key, false).await?;
+            let before: Option<T> = decoded(&read)?;
+            let (after, answer) = change(before.clone())?;
+            if after == before {
+                return Ok(answer);
+            }
+            match self.set(key, read.version, after.as_ref().map(encode)).await {
+                Ok(_) => return Ok(answer),
+                Err(DatabaseError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(busy())
     }
 
     async fn delete(&self, key: &Key) -> Result<(), AccountError> {

@@ -6,7 +6,7 @@ use crate::wire::Failure;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use directory::accounts::lists::{Changed, SHARDS};
+use directory::accounts::lists::{Changed, ListChange, SHARDS};
 use directory::accounts::{List, Posting};
 use serde::{Deserialize, Serialize};
 
@@ -25,18 +25,6 @@ pub struct MailingList {
     pub posting: Posting,
     #[serde(default)]
     pub description: String,
-}
-
-/// What is absent stays as it is.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListChange {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owners: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub posting: Option<Posting>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
 }
 
 /// Some members, in no order that means anything; `next` is the `from` of the next request, null at the end.
@@ -90,8 +78,7 @@ pub async fn change(
     Path(address): Path<String>,
     Json(change): Json<ListChange>,
 ) -> Result<Json<MailingList>> {
-    let ListChange { owners, posting, description } = change;
-    let list = state.node.users.change_list(&address, owners.as_deref(), posting, description).await?;
+    let list = state.node.users.change_list(&address, change).await?;
     Ok(Json(shown(address, list)))
 }
 

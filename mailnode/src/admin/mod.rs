@@ -15,7 +15,7 @@ pub use self::directory::{Alias, NewDomain, NewPassword, NewUser, User};
 pub use self::encryption::{
     AppPassword, DomainEncryption, KeySignature, MadeSecret, NewAppPassword, NewEncryption, Secret,
 };
-pub use self::lists::{ListChange, MEMBERS, MailingList, MembersChange, MembersPage};
+pub use self::lists::{MEMBERS, MailingList, MembersChange, MembersPage};
 pub use self::queue::{QueuePage, Retried};
 use crate::node::Node;
 use crate::wire::Failure;

@@ -2,10 +2,10 @@
 
 use super::admin::{Client, escape};
 use super::{CliError, Target};
-use crate::admin::{ListChange, MEMBERS, MailingList, MembersChange, MembersPage};
+use crate::admin::{MEMBERS, MailingList, MembersChange, MembersPage};
 use clap::{Subcommand, ValueEnum};
 use directory::accounts::Posting;
-use directory::accounts::lists::Changed;
+use directory::accounts::lists::{Changed, ListChange};
 use std::path::PathBuf;
 
 #[derive(Subcommand)]

@@ -83,6 +83,11 @@ impl Mailbox {
         self.unread.is_empty()
     }
 
+    /// True if this node was not read and could tell more: one whose disk is being refilled will in a while only.
+    fn waits_for(&self, node: &Node, id: NodeId) -> bool {
+        self.unread.contains(&id) && !is_refilling(node, id)
+    }
+
     /// A stamp for changes: above every MODSEQ that was shown.
     pub fn stamp(&self, node: &Node) -> Timestamp {
         let shown = Timestamp { ticks: self.index.highest_modseq(), node: node.id };
@@ -355,8 +360,7 @@ async fn read_first(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbox) ->
     let begun = Instant::now();
     while begun.elapsed() < READ_FIRST {
         let view = &node.topology.now().view;
-        let waits_for = |id| mailbox.unread.contains(&id) && !is_refilling(node, id);
-        if !view.serving().any(|member| waits_for(member.id)) {
+        if !view.serving().any(|member| mailbox.waits_for(node, member.id)) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -390,8 +394,7 @@ pub async fn admit_unread(
     if mailbox.index.admits(folder, &mailbox.unread) {
         return Ok(());
     }
-    let waits_for = |member| mailbox.unread.contains(&member) && !is_refilling(node, member);
-    if node.topology.readable().iter().any(|&(member, _)| waits_for(member)) {
+    if node.topology.readable().iter().any(|&(member, _)| mailbox.waits_for(node, member)) {
         return Err(Failure::Temporary("too few nodes that hold this mailbox answered; try again".into()));
     }
     reserve(node, cell, mailbox, folder, UID_BLOCK).await?;

@@ -74,13 +74,14 @@ fn cut_out(
     Ok(Some((body, parts.into_values().collect())))
 }
 
-/// Nodes to try for a part: owners first, those that are full or avoided last.
+/// Nodes to try for a part: owners first, those that are avoided last. An owner whose disk is nearly full gets it too: the next round of
+/// leases would bring it there anyway.
 fn nodes_to_try(node: &Node, id: BlobId) -> Vec<NodeId> {
     let state = node.topology.now();
     let takes =
         |id: &NodeId| state.view.member(*id).is_some_and(|member| member.state == MemberState::Active);
     let mut nodes: Vec<NodeId> = order(node, id).all().filter(takes).collect();
-    nodes.sort_by_key(|&other| node.topology.is_avoided(other) || node.topology.load(other).is_full());
+    nodes.sort_by_key(|&other| node.topology.is_avoided(other));
     nodes
 }
 

@@ -15,7 +15,7 @@ use crate::node::Node;
 use crate::outbound::accept::{Outgoing, accept};
 use crate::wire::{Failure, RecipientState};
 use cluster::{Entry, FolderId, MailMap, UserId};
-use directory::Address as List;
+use directory::Address as ListAddress;
 use directory::accounts::Resolved;
 use directory::encryption::PublicKey;
 use futures_util::future::join_all;
@@ -43,14 +43,14 @@ struct Target {
 enum Targets {
     Here {
         users: Vec<Target>,
-        lists: Vec<List>,
+        lists: Vec<ListAddress>,
     },
     /// To another server: only for those who logged in.
     Elsewhere,
 }
 
 impl Targets {
-    fn lists(&self) -> &[List] {
+    fn lists(&self) -> &[ListAddress] {
         match self {
             Self::Here { lists, .. } => lists,
             Self::Elsewhere => &[],
@@ -196,7 +196,7 @@ async fn verify(
 }
 
 /// True if the sender may post to all of them.
-async fn may_post(node: &Arc<Node>, lists: &[List], sender: Option<&str>) -> Result<bool, Failure> {
+async fn may_post(node: &Arc<Node>, lists: &[ListAddress], sender: Option<&str>) -> Result<bool, Failure> {
     for list in lists {
         if !lists::may_post(node, list, sender).await? {
             return Ok(false);
@@ -234,7 +234,7 @@ async fn resolve(node: &Arc<Node>, address: &Address) -> Result<Resolved, Verdic
 fn judge(
     users: &[UserId],
     states: &BTreeMap<UserId, Result<RecipientState, Failure>>,
-    lists: Vec<List>,
+    lists: Vec<ListAddress>,
 ) -> Verdict<Targets> {
     let mut targets = Vec::with_capacity(users.len());
     let (mut full, mut disabled) = (false, false);

@@ -3,7 +3,7 @@
 use super::UserDatabase;
 use crate::wire::Failure;
 use directory::Address;
-use directory::accounts::lists::{Changed, Members};
+use directory::accounts::lists::{Changed, ListChange, Members};
 use directory::accounts::{List, Posting};
 
 impl UserDatabase {
@@ -23,14 +23,8 @@ impl UserDatabase {
 
     /// # Errors
     /// As [`directory::Accounts::change_list`].
-    pub async fn change_list(
-        &self,
-        address: &str,
-        owners: Option<&[String]>,
-        posting: Option<Posting>,
-        description: Option<String>,
-    ) -> Result<List, Failure> {
-        let outcome = self.accounts.change_list(address, owners, posting, description).await;
+    pub async fn change_list(&self, address: &str, to: ListChange) -> Result<List, Failure> {
+        let outcome = self.accounts.change_list(address, to).await;
         self.forget();
         Ok(outcome?)
     }

@@ -7,14 +7,14 @@
 //! Part 3: (e) the store as it is, with as many clients as the groups above are large.
 //! The figures and the choice that follows from them are in docs/decisions/storage-engine.md.
 
+mod common;
+
 use bytes::Bytes;
-use cluster::{
-    BlobId, BlobRef, Entry, EntryId, FolderId, Location, NodeId, Register, Timestamp, UserId, WrappedKey,
-};
+use cluster::{BlobId, NodeId};
+use common::entry;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use redb::ReadableDatabase;
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::{File, OpenOptions};
 use std::io::{IoSlice, Seek, SeekFrom, Write as _};
@@ -330,7 +330,7 @@ fn run_store(base: &Path, clients: usize, seconds: f64, pool: &[Message]) -> Res
                     let mut body = bodies[number as usize % bodies.len()].to_vec();
                     body.extend_from_slice(&number.to_le_bytes());
                     let id = BlobId::of(&body);
-                    let entry = entry(number, id, body.len() as u64);
+                    let entry = entry(number, 200, id, body.len() as u64);
                     let pending = vec![NodeId(2)];
                     let writes =
                         vec![Write::Blob { id, parts: body.into() }, Write::Entry { entry, pending }];
@@ -354,21 +354,6 @@ fn run_store(base: &Path, clients: usize, seconds: f64, pool: &[Message]) -> Res
         "(e) the store {clients:>16} clients {rate:>9.0} msg/s {micros:>7.1} us CPU/msg  {each:.1} msg/flush"
     );
     Ok(())
-}
-
-fn entry(number: u64, id: BlobId, size: u64) -> Entry {
-    let at = Timestamp { ticks: number << 16, node: NodeId(1) };
-    Entry {
-        id: EntryId::new(number, 0),
-        user: UserId(u128::from(number % 200)),
-        blob: BlobRef { id, size, key: Register::new(WrappedKey(vec![7; 60]), at) },
-        internal_date: 0,
-        location: Location { folder: FolderId::INBOX, at, uid: None },
-        flags: BTreeMap::new(),
-        modseq: 0,
-        replicas: Register::new(vec![NodeId(1), NodeId(2)], at),
-        expunged: None,
-    }
 }
 
 fn main() -> Result<()> {

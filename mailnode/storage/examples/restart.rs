@@ -5,11 +5,11 @@
 //! A child process fills the store (bodies of 1 KiB, 1,000 users) and aborts without closing it. The pages are in the file system's cache,
 //! so this is the time of the program, not of the disk. Each start includes the digests that anti-entropy keeps in memory.
 
+mod common;
+
 use bytes::Bytes;
-use cluster::{
-    BlobId, BlobRef, Entry, EntryId, FolderId, Location, NodeId, Register, Timestamp, UserId, WrappedKey,
-};
-use std::collections::BTreeMap;
+use cluster::{BlobId, NodeId};
+use common::entry;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -31,18 +31,7 @@ fn message(number: u64) -> [Write; 2] {
     let mut body = vec![(number % 251) as u8; 1_024];
     body[..8].copy_from_slice(&number.to_le_bytes());
     let (id, size) = (BlobId::of(&body), body.len() as u64);
-    let at = Timestamp { ticks: number << 16, node: NodeId(1) };
-    let entry = Entry {
-        id: EntryId::new(number, 0),
-        user: UserId(u128::from(number % 1_000)),
-        blob: BlobRef { id, size, key: Register::new(WrappedKey(vec![7; 63]), at) },
-        internal_date: 0,
-        location: Location { folder: FolderId::INBOX, at, uid: None },
-        flags: BTreeMap::new(),
-        modseq: 0,
-        replicas: Register::new(vec![NodeId(1), NodeId(2)], at),
-        expunged: None,
-    };
+    let entry = entry(number, 1_000, id, size);
     [Write::Blob { id, parts: Bytes::from(body) }, Write::Entry { entry, pending: Vec::new() }]
 }
 

@@ -102,19 +102,22 @@ impl<'a> Planner<'a> {
     ) -> Option<Vec<NodeId>> {
         let mut replicas = task.keepers.clone();
         let usable = candidates.iter().filter(|candidate| {
-            !candidate.avoided && !candidate.load.is_full() && !replicas.contains(&candidate.node)
+            !candidate.avoided
+                && !replicas.contains(&candidate.node)
+                && self.state(candidate.node) == Some(MemberState::Active)
         });
         let usable: Vec<Candidate> = usable.cloned().collect();
-        let usable: Vec<Candidate> = usable
-            .into_iter()
-            .filter(|candidate| self.state(candidate.node) == Some(MemberState::Active))
-            .collect();
+        let nearly_full = usable.iter().filter(|candidate| candidate.load.is_nearly_full());
+        let nearly_full: Vec<NodeId> = nearly_full.map(|candidate| candidate.node).collect();
         let zone = |node: NodeId| self.view.member(node).and_then(|member| member.zone.as_deref());
         let mut zones: Vec<&str> = replicas.iter().filter_map(|&node| zone(node)).collect();
         let mut order = placement::choose(policy, task.copies, &usable, mail_map, random);
-        for _ in 0..task.copies.min(order.len()) {
-            let fresh = order.iter().position(|&node| zone(node).is_none_or(|zone| !zones.contains(&zone)));
-            let node = order.remove(fresh.unwrap_or(0));
+        for _ in 0..task.copies {
+            let taken = |node: NodeId| zone(node).is_some_and(|zone| zones.contains(&zone));
+            let best =
+                order.iter().enumerate().min_by_key(|&(_, node)| (nearly_full.contains(node), taken(*node)));
+            let Some((at, _)) = best else { break };
+            let node = order.remove(at);
             zones.extend(zone(node));
             replicas.push(node);
         }

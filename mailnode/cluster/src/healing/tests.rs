@@ -91,10 +91,8 @@ fn with_nobody_to_take_a_copy_all_stays_as_it_is() {
     let planner = Planner::new(NodeId(2), 2, &both);
     let Judgement::Mine(task) = planner.judge(&on(&[1, 2])) else { panic!() };
     let mut candidates = candidates(&both);
-    candidates[1].load.fullness = 990;
     let map = MailMap::default();
-    assert_eq!(planner.place(&task, Policy::Spread(2), &candidates, &map, 1), None, "a full disk");
-    candidates[1] = Candidate { load: Load::default(), avoided: true, ..candidates[1].clone() };
+    candidates[1] = Candidate { avoided: true, ..candidates[1].clone() };
     assert_eq!(planner.place(&task, Policy::Spread(2), &candidates, &map, 1), None, "a suspect");
 }
 
@@ -112,6 +110,22 @@ fn new_copies_go_to_the_mail_map_and_to_other_zones() {
         let chosen = planner.place(&task, Policy::Spread(2), &candidates(&view), &map, random);
         assert_eq!(chosen, Some(ids(&[2, 5])));
     }
+}
+
+#[test]
+fn a_nearly_full_disk_gets_a_copy_when_there_is_no_other() {
+    let view = view(&[(2, Active, Some("a")), (3, Active, Some("a")), (4, Active, Some("b"))]);
+    let planner = Planner::new(NodeId(2), 2, &view);
+    let Judgement::Mine(task) = planner.judge(&on(&[1, 2])) else { panic!() };
+    let mut candidates = candidates(&view);
+    let place = |candidates: &[Candidate]| {
+        planner.place(&task, Policy::Spread(2), candidates, &MailMap::default(), 1)
+    };
+    assert_eq!(place(&candidates), Some(ids(&[2, 4])));
+    candidates[2].load.fullness = 990;
+    assert_eq!(place(&candidates), Some(ids(&[2, 3])), "room counts more than another zone");
+    candidates[1].load.fullness = 990;
+    assert_eq!(place(&candidates), Some(ids(&[2, 4])));
 }
 
 #[test]

@@ -9,9 +9,9 @@
 //! reads all of them at once. Mail for `list+owner` goes to the owners: that is where reports of failures go (RFC 5321 3.9.2).
 //! What is left of a removed list's members is read by nobody, because a list that is made again gets another id.
 
-use super::{ATTEMPTS, AccountError, Accounts, Target, busy, decoded, encode};
+use super::{AccountError, Accounts, Target, decoded};
 use crate::address::Address;
-use crate::record::{DatabaseError, Key, Records};
+use crate::record::{Key, Records};
 use cluster::{ListId, UserId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,6 +46,18 @@ pub struct List {
     pub owners: Vec<Address>,
     pub posting: Posting,
     pub description: String,
+}
+
+/// What is to be changed of a list; what is absent stays as it is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListChange {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owners: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub posting: Option<Posting>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
 }
 
 /// A member: the normal form of an address ([`Address::key`]), and the user of ours that it led to.
@@ -131,36 +143,24 @@ impl<R: Records> Accounts<R> {
     ///
     /// # Errors
     /// [`AccountError::NotFound`], or what is wrong with it.
-    pub async fn change_list(
-        &self,
-        address: &str,
-        owners: Option<&[String]>,
-        posting: Option<Posting>,
-        description: Option<String>,
-    ) -> Result<List, AccountError> {
+    pub async fn change_list(&self, address: &str, to: ListChange) -> Result<List, AccountError> {
         let address = Address::parse(address)?;
-        let owners = match owners {
+        let owners = match &to.owners {
             Some(texts) => Some(self.owners(texts).await?),
             None => None,
         };
-        for _ in 0..ATTEMPTS {
-            let (version, known) = self.target(&address).await?;
+        let change = |known| {
             let Some(Target::List(known)) = known else { return Err(AccountError::NotFound) };
             let list = List {
                 id: known.id,
                 owners: owners.clone().unwrap_or(known.owners),
-                posting: posting.unwrap_or(known.posting),
-                description: description.clone().unwrap_or(known.description),
+                posting: to.posting.unwrap_or(known.posting),
+                description: to.description.clone().unwrap_or(known.description),
             };
             list.check()?;
-            let value = encode(&Target::List(Box::new(list.clone())));
-            match self.set(&Key::address(&address), version, Some(value)).await {
-                Ok(_) => return Ok(list),
-                Err(DatabaseError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(busy())
+            Ok((Some(Target::List(Box::new(list.clone()))), list))
+        };
+        self.change(&Key::address(&address), change).await
     }
 
     /// # Errors
@@ -282,13 +282,10 @@ impl<R: Records> Accounts<R> {
         &self,
         list: &List,
         shard: u8,
-        change: impl Fn(&mut Members) -> usize + Send,
+        change: impl Fn(&mut Members) -> usize + Send + Sync,
     ) -> Result<usize, AccountError> {
-        let key = Key::members(list.id, shard);
-        for _ in 0..ATTEMPTS {
-            let read = self.records.read(&key, false).await?;
-            let before: Members = decoded(&read)?.unwrap_or_default();
-            let mut members = before.clone();
+        let change = |members: Option<Members>| {
+            let mut members = members.unwrap_or_default();
             let changed = change(&mut members);
             if members.len() > SHARD_MEMBERS {
                 return Err(AccountError::Invalid(format!(
@@ -296,17 +293,9 @@ impl<R: Records> Accounts<R> {
                     SHARD_MEMBERS * usize::from(SHARDS)
                 )));
             }
-            if members == before {
-                return Ok(changed);
-            }
-            let value = (!members.is_empty()).then(|| encode(&members));
-            match self.set(&key, read.version, value).await {
-                Ok(_) => return Ok(changed),
-                Err(DatabaseError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(busy())
+            Ok(((!members.is_empty()).then_some(members), changed))
+        };
+        self.change(&Key::members(list.id, shard), change).await
     }
 }
 

@@ -277,7 +277,10 @@ fn a_list_leads_to_itself_its_owners_to_people_and_its_members_change_one_by_one
     assert_eq!(now(accounts.unsubscribe("team@example.org", &members[1..])).unwrap().changed, 1);
     assert_eq!(now(accounts.is_member(&list, &Address::parse("bob@example.net").unwrap())), Ok(false));
 
-    let anyone = now(accounts.change_list("team@example.org", None, Some(Posting::Anyone), None)).unwrap();
+    let anyone = {
+        let to = lists::ListChange { posting: Some(Posting::Anyone), ..Default::default() };
+        now(accounts.change_list("team@example.org", to)).unwrap()
+    };
     assert_eq!((anyone.posting, anyone.id, &*anyone.description), (Posting::Anyone, list.id, "The team"));
     now(accounts.remove_list("team@example.org")).unwrap();
     assert_eq!(now(accounts.resolve("team@example.org")), Err(AccountError::NotFound));

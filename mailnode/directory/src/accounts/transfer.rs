@@ -14,7 +14,7 @@ pub use inspect::{Inspected, Problem};
 pub use line::{AliasLine, Counts, Cursor, DomainLine, FORMAT, Header, Line, ListLine, MembersLine};
 
 use super::lists::{Members, misplaced};
-use super::{ALIAS_TARGETS, ATTEMPTS, AccountError, Accounts, Domain, PAGE, Target, busy, decoded, encode};
+use super::{ALIAS_TARGETS, AccountError, Accounts, Domain, PAGE, Target, busy, decoded, encode};
 use crate::address::{Address, normal_domain};
 use crate::profile::Profile;
 use crate::record::{DatabaseError, Key, Kind, Read, Records};
@@ -144,23 +144,13 @@ impl<R: Records> Accounts<R> {
 
     async fn import_domain(&self, line: DomainLine) -> Result<Imported, AccountError> {
         let name = normal_domain(&line.name)?;
-        let key = Key::domain(&name);
-        for _ in 0..ATTEMPTS {
-            let (version, known) = self.domain(&name).await?;
+        let change = |known: Option<Domain>| {
             let outcome = if known.is_some() { Imported::Present } else { Imported::Made };
             let postmaster = known.as_ref().and_then(|domain| domain.postmaster).or(line.postmaster);
             let encryption = known.as_ref().map_or(line.encryption, |domain| domain.encryption);
-            let domain = Domain { postmaster, encryption };
-            if known.as_ref() == Some(&domain) {
-                return Ok(outcome);
-            }
-            match self.set(&key, version, Some(encode(&domain))).await {
-                Ok(_) => return Ok(outcome),
-                Err(DatabaseError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(busy())
+            Ok((Some(Domain { postmaster, encryption }), outcome))
+        };
+        self.change(&Key::domain(&name), change).await
     }
 
     async fn import_alias(&self, line: AliasLine) -> Result<Imported, AccountError> {
