@@ -357,29 +357,40 @@ def _rewrapped(node):
     return sum(int(count) for count in re.findall(r"prickle_encryption_rewrapped_total{[^}]*} (\d+)", text))
 
 
-def test_where_signed_keys_are_required_mail_waits_until_the_ca_has_signed_and_again_after_a_reset(tmp_path):
-    required = lambda made: [node.config.write_text(node.config.read_text().replace("cluster:\n", "cluster:\n  requireSignedUserKeys: true\n")) for node in made.nodes]  # noqa: E731
+def test_where_signatures_are_required_mail_waits_until_the_ca_has_signed_and_again_after_each_change(tmp_path):
+    required = lambda made: [node.config.write_text(node.config.read_text().replace("cluster:\n", "cluster:\n  requireSignedAccounts: true\n")) for node in made.nodes]  # noqa: E731
     with clusters.started(tmp_path / "c", prepare=required) as cluster:
         user, plain = add_user(cluster), add_user(cluster, "cluster")
-        deliver(cluster.nodes[0], plain, marker())
-        put_off = (451, b"4.3.0 Cannot verify the recipient now, try again later")
-        for node in cluster.nodes:
-            with clients.lmtp(node) as lmtp:
-                lmtp.mail("a@example.net")
-                assert lmtp.rcpt(user.address) == put_off
+
+        def is_put_off(address):
+            for node in cluster.nodes:
+                with clients.lmtp(node) as lmtp:
+                    lmtp.mail("a@example.net")
+                    assert lmtp.rcpt(address) == (451, b"4.3.0 Cannot verify the recipient now, try again later")
+
+        is_put_off(user.address)
+        is_put_off(plain.address)
         other = tmp_path / "other"
         cluster.make_ca(other)
         wrong = cluster.admin("user", "sign", user.address, "--ca", other, check=False)
-        assert "did not sign this key" in wrong.stderr
+        assert "did not sign this mode and key" in wrong.stderr
         cluster.admin("user", "sign", user.address, "--ca", cluster.directory)
-        assert "its key is signed" in cluster.admin("user", "show", user.address)
+        assert "signed" in cluster.admin("user", "show", user.address)
+        assert cluster.admin("user", "sign", "--all", "--ca", cluster.directory) == f"{plain.address} cluster\n"
         first = marker()
         for node in cluster.nodes:
             deliver(node, user, first)
+            deliver(node, plain, first)
         has(cluster.nodes[1], user, first)
+        # Other keys, and another mode, are not what was signed.
         cluster.admin("user", "passwd", user.address, "--lose-mail", input="another password")
-        with clients.lmtp(cluster.nodes[2]) as lmtp:
-            lmtp.mail("a@example.net")
-            assert lmtp.rcpt(user.address) == put_off
-        cluster.admin("user", "sign", user.address, "--ca", cluster.directory)
-        deliver(cluster.nodes[2], clusters.User(user.address, "another password"), marker())
+        is_put_off(user.address)
+        cluster.admin("user", "sign", "--all", "--ca", cluster.directory)
+        user = clusters.User(user.address, "another password")
+        deliver(cluster.nodes[2], user, marker())
+        cluster.admin("user", "encryption", user.address, "cluster")
+        is_put_off(user.address)
+        with clients.imap(cluster.nodes[0], user) as imap:
+            assert imap.append("INBOX", None, None, message(marker()))[0] == "NO"
+        cluster.admin("user", "sign", "--all", "--ca", cluster.directory)
+        deliver(cluster.nodes[2], user, marker())

@@ -309,6 +309,19 @@ def cutting(tmp_path_factory):
         yield cluster
 
 
+def test_a_large_attachment_that_is_fetched_in_pieces_is_put_together_once(five):
+    user, attachment = five.add_user(), noise(2 * MIB, seed=9)
+    send(five.nodes[0], [user], mail(attachment))
+    with clients.imap(five.nodes[3], user) as imap:
+        clients.ok(imap.select("INBOX", readonly=True))
+        pieces = []
+        while not pieces or len(pieces[-1]) == 65536:
+            found = clients.ok(imap.fetch("1", f"(BODY.PEEK[2]<{sum(map(len, pieces))}.65536>)"))
+            pieces.append(found[0][1])
+    assert base64.b64decode(b"".join(pieces)) == attachment
+    assert five.nodes[3].metric("prickle_recent_bodies_total") == len(pieces) - 1 > 40
+
+
 @pytest.mark.parametrize("way", ["lmtp", "bdat", "append-raw"])
 def test_real_and_broken_mail_comes_back_though_all_but_the_smallest_parts_are_cut_out(cutting, report, way):
     entry, reader, popper = cutting.nodes

@@ -98,6 +98,39 @@ def test_a_new_secret_is_used_when_all_have_it_and_mail_is_rewrapped_until_the_o
         has(cluster.nodes[0], sealed, *before[:3])
 
 
+def replace_secret(cluster):
+    """Version 2 in place of version 1, when nothing is wrapped by that any more."""
+    (cluster.directory / "cluster.secret-2").write_bytes(secrets.token_bytes(48))
+    eventually("the new one is in use", lambda: currents(cluster) == [2] * len(cluster.nodes), 30)
+    eventually("all keys are wrapped anew", lambda: all(secret(node)["wrappedByOlder"] == 0 for node in cluster.nodes), 60)
+    (cluster.directory / "cluster.secret").unlink()
+    eventually("the old one is gone", lambda: [secret(node)["versions"] for node in cluster.nodes] == [[2]] * len(cluster.nodes), 30)
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
+def test_mail_that_is_queued_for_others_is_sent_with_the_new_secret_alone(tmp_path, restarted):
+    receiver = clusters.Cluster(tmp_path / "receiver", count=1, factor=1)
+    receiver.domain = "elsewhere.example"
+    relay = f"outbound: {{relay: {{host: 127.0.0.1, port: {receiver.nodes[0].ports['smtp']}, tls: none}}, retrySeconds: [1]}}\n"
+    try:
+        with clusters.started(tmp_path / "c", settings=relay) as cluster:
+            sender, markers = add_user(cluster, "cluster"), [marker() for _ in range(20)]
+            with clients.submission(cluster.nodes[0], sender) as client:
+                for one in markers:
+                    data = f"From: {sender.address}\r\nSubject: {one}\r\n\r\nbody {one}\r\n".encode()
+                    assert clients.send(client, sender.address, ["somebody@elsewhere.example"], data)
+            replace_secret(cluster)
+            if restarted:
+                cluster.stop()
+                cluster.start()
+            receiver.start()
+            receiver.add_domain()
+            reader = receiver.add_user("somebody")
+            eventually("all are there", lambda: has(receiver.nodes[0], reader, *markers), 30, every=1)
+    finally:
+        receiver.close()
+
+
 def test_a_secret_that_mail_needs_is_kept_in_memory_and_a_changed_one_is_refused(nodes):
     user, one = add_user(nodes, "cluster"), marker()
     deliver(nodes.nodes[0], user, one)

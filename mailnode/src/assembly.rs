@@ -20,9 +20,10 @@ use crate::replication::{self, Replication};
 use crate::rotation::{self, Rotation};
 use crate::running::StartError;
 use crate::sessions::Watchers;
+use crate::sessions::recent;
+use crate::signed_accounts::SignedAccounts;
 use crate::topology::Topology;
 use crate::transport::Transport;
-use crate::user_keys::UserKeys;
 use crate::userdb::UserDatabase;
 use cluster::{Addresses, Incarnation, NodeId, Policy};
 use lease::{LeaseService, MemberLease};
@@ -75,7 +76,7 @@ impl Assembly {
             clock: NodeClock::new(id, incarnation, skew),
             keys,
             rotation: Rotation::default(),
-            user_keys: UserKeys::load(&config.cluster)?,
+            signed_accounts: SignedAccounts::load(&config.cluster)?,
             users: UserDatabase::new(this.clone(), id, &config.user_database, store.clone())?,
             outbound: Outbound::new(outbound::Settings::load(&config.outbound)?),
             healing: Healing::new(
@@ -94,6 +95,7 @@ impl Assembly {
             membership,
             metrics: Metrics::new().map_err(|error| StartError::new("metrics", error))?,
             transport,
+            recent_bodies: recent::Room::default(),
             password_slots: Semaphore::new(PASSWORD_CHECKS),
             password_key: environment::random_bytes(),
         });

@@ -63,7 +63,7 @@ fn config_of(options: &DevOptions, index: usize) -> Result<Config, StartError> {
             },
             advertise: None,
             max_clock_skew_seconds: 5,
-            require_signed_user_keys: false,
+            require_signed_accounts: false,
         },
         replication: ReplicationConfig { factor, min_copies: factor },
         spread: options.spread,

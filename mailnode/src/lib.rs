@@ -32,11 +32,11 @@ mod retrieval;
 mod rotation;
 pub mod running;
 pub mod sessions;
+pub mod signed_accounts;
 mod status;
 mod tending;
 pub mod topology;
 pub mod transport;
-pub mod user_keys;
 mod userdb;
 pub mod wire;
 

@@ -106,8 +106,8 @@ impl MembershipHandle {
         self.tell(Event::Suspected(about));
     }
 
-    pub fn view_received(&self, view: View) {
-        self.tell(Event::ViewReceived(view));
+    pub fn view_received(&self, view: View, root: Option<NodeId>) {
+        self.tell(Event::ViewReceived { view, root });
     }
 
     pub fn coordinator(&self) -> Option<NodeId> {
@@ -375,9 +375,9 @@ impl<L: LeaseService> Shell<L> {
                 tokio::spawn(async move { shell.probe(to, epoch).await });
             }
             Effect::Report { to, about } => self.node.tell(to, Request::Suspect { about }),
-            Effect::Push(view) => {
-                for member in view.members.iter().filter(|member| member.id != self.node.id) {
-                    self.node.tell(member.id, Request::View(view.clone()));
+            Effect::Push { view, root, to } => {
+                for to in to {
+                    self.node.tell(to, Request::View { view: view.clone(), root: Some(root) });
                 }
             }
             Effect::TakeCoordination => {

@@ -19,6 +19,7 @@ pub struct Metrics {
     pub clock_ahead: IntGauge,
     pub manager_retries: IntCounter,
     pub blob_fallbacks: IntCounter,
+    pub recent_bodies: IntCounter,
     pub commands: IntCounterVec,
     pub connections: IntGaugeVec,
     pub connections_refused: IntCounterVec,
@@ -220,6 +221,10 @@ impl Metrics {
             manager_retries: counter(
                 "prickle_manager_retries_total",
                 "Requests that a user's manager did not answer, so that the next node was asked.",
+            )?,
+            recent_bodies: counter(
+                "prickle_recent_bodies_total",
+                "Large bodies that a session had just read, so that they were not fetched again.",
             )?,
             blob_fallbacks: counter(
                 "prickle_blob_fallbacks_total",

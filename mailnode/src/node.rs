@@ -18,9 +18,10 @@ use crate::peer_server::STALE;
 use crate::replication::Replication;
 use crate::rotation::Rotation;
 use crate::sessions::Watchers;
+use crate::sessions::recent;
+use crate::signed_accounts::SignedAccounts;
 use crate::topology::Topology;
 use crate::transport::Transport;
-use crate::user_keys::UserKeys;
 use crate::userdb::UserDatabase;
 use crate::wire::{Failure, RecipientState, Request, Response, Sender, UserOp, UserReply, decode, encode};
 use bytes::Bytes;
@@ -51,7 +52,7 @@ pub struct Node {
     pub clock: NodeClock,
     pub keys: Keys,
     pub rotation: Rotation,
-    pub user_keys: UserKeys,
+    pub signed_accounts: SignedAccounts,
     pub store: Store,
     pub topology: Topology,
     pub manager: Manager,
@@ -66,6 +67,7 @@ pub struct Node {
     pub membership: MembershipHandle,
     pub metrics: Metrics,
     pub transport: Arc<dyn Transport>,
+    pub recent_bodies: recent::Room,
     /// Password checks running now.
     pub password_slots: Semaphore,
     pub password_key: [u8; 32],
@@ -224,7 +226,7 @@ impl Node {
             Request::Probe { epoch } => {
                 let view = &self.topology.now().view;
                 if view.epoch > epoch && from != self.id {
-                    self.tell(from, Request::View(view.clone()));
+                    self.tell(from, Request::View { view: view.clone(), root: None });
                 }
                 Response::Probe { epoch: view.epoch }
             }
@@ -232,8 +234,8 @@ impl Node {
                 self.membership.suspect_reported(about);
                 Response::Done
             }
-            Request::View(view) => {
-                self.membership.view_received(view);
+            Request::View { view, root } => {
+                self.membership.view_received(view, root);
                 Response::Done
             }
             Request::Changed { user } => {
@@ -359,7 +361,7 @@ impl Node {
             let answer = self.ask_manager(Bucket::of_user(first), request, SHORT_DEADLINE).await;
             match answer {
                 Ok(Response::Recipients(states)) => {
-                    let checked = |(user, state)| (user, self.user_keys.check(user, state));
+                    let checked = |(user, state)| (user, self.signed_accounts.check(user, state));
                     users.into_iter().zip(states).map(checked).collect()
                 }
                 Ok(_) => Vec::new(),

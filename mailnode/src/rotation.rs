@@ -129,8 +129,9 @@ async fn look(node: &Arc<Node>, current: Version) -> Result<u64, Failure> {
             if here == 0 {
                 continue;
             }
-            // Queued mail is gone when its time is up, at the latest.
-            if !is_queue_user(user) {
+            if is_queue_user(user) {
+                crate::outbound::wrap_anew(node, user, current).await?;
+            } else {
                 wrap_anew(node, user).await;
             }
             found += count(node, user, current).await?;
@@ -140,17 +141,19 @@ async fn look(node: &Arc<Node>, current: Version) -> Result<u64, Failure> {
 }
 
 async fn count(node: &Arc<Node>, user: UserId, current: Version) -> Result<u64, Failure> {
-    let is_older = |entry: &&Entry| {
-        let wrapped = Wrapping::of(&entry.blob.key.value);
-        entry.is_live() && matches!(wrapped, Some(Wrapping::Cluster(version)) if version < current)
-    };
     let (mut after, mut count): (Option<EntryId>, u64) = (None, 0);
     loop {
         let page = super::replica::blocking(node, move |node| node.store.entries(user, after, PAGE)).await?;
         let Some(last) = page.last() else { return Ok(count) };
         after = Some(last.id);
-        count += page.iter().filter(is_older).count() as u64;
+        count += page.iter().filter(|entry| is_older(entry, current)).count() as u64;
     }
+}
+
+/// True if a version of the secret before this one wraps its key.
+pub fn is_older(entry: &Entry, current: Version) -> bool {
+    let wrapped = Wrapping::of(&entry.blob.key.value);
+    entry.is_live() && matches!(wrapped, Some(Wrapping::Cluster(version)) if version < current)
 }
 
 /// Its manager does it, and is asked until it has.

@@ -20,7 +20,7 @@ use directory::encryption::PublicKey;
 use serde::{Deserialize, Serialize};
 
 /// Versions of these messages that this node speaks; `rpc` refuses a peer that has none of them.
-pub const VERSIONS: std::ops::RangeInclusive<u16> = 6..=6;
+pub const VERSIONS: std::ops::RangeInclusive<u16> = 7..=7;
 
 /// Entries in one message between nodes, at most; longer lists are sent in pages.
 pub const PAGE: usize = 2_000;
@@ -36,7 +36,11 @@ pub enum Request {
         about: NodeId,
     },
     /// A newer view (from the coordinator, or in answer to a probe with an older epoch).
-    View(View),
+    View {
+        view: View,
+        /// The receiver passes it on along this node's tree.
+        root: Option<NodeId>,
+    },
     /// Verify recipients that the receiver manages; answers with what placement needs.
     Recipients {
         users: Vec<UserId>,
@@ -355,7 +359,7 @@ pub enum RecipientState {
     Accepts {
         mail_map: MailMap,
         seal_to: Option<PublicKey>,
-        /// Of that key, by the cluster's CA.
+        /// Of that key, or of there being none, by the cluster's CA.
         signature: Option<Vec<u8>>,
     },
     Unknown,
@@ -474,7 +478,7 @@ impl Request {
         match self {
             Self::Probe { .. } => "probe",
             Self::Suspect { .. } => "suspect",
-            Self::View(_) => "view",
+            Self::View { .. } => "view",
             Self::Recipients { .. } => "recipients",
             Self::Store { .. } => "store",
             Self::Notice { .. } => "notice",

@@ -20,6 +20,7 @@
 //! | [`queue_user`] | whose entries the outbound queue is | decisions/outbound.md |
 //! | [`replica_write`] | a new message's way to `minCopies` disks | DESIGN 2 |
 //! | [`redelivery`] | when the update log is pushed to a peer | Porcupine, DESIGN 4 |
+//! | [`tree`] | who passes news on to whom | Scribe, DESIGN 7 |
 //! | [`anti_entropy`] | what two nodes should both have and do not | DESIGN 4 |
 //! | [`healing`] | which entries need new replicas, where, and how fast | DESIGN 4 |
 //! | [`reconstruction`] | whom to ask for the mail maps of the buckets that a node gained | DESIGN 5; Porcupine |
@@ -44,6 +45,7 @@ pub mod reconstruction;
 pub mod record_places;
 pub mod redelivery;
 pub mod replica_write;
+pub mod tree;
 pub mod user_map;
 pub mod view;
 mod zones;

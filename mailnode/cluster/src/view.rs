@@ -36,6 +36,13 @@ pub struct Member {
     pub incarnation: Incarnation,
 }
 
+impl Member {
+    /// It can be read from: active or draining.
+    pub const fn serves(&self) -> bool {
+        matches!(self.state, MemberState::Active | MemberState::Draining)
+    }
+}
+
 /// A numbered membership list, sorted by node id. A higher epoch always wins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
@@ -65,9 +72,7 @@ impl View {
 
     /// Members that can be read from: active or draining.
     pub fn serving(&self) -> impl Iterator<Item = &Member> {
-        self.members
-            .iter()
-            .filter(|member| matches!(member.state, MemberState::Active | MemberState::Draining))
+        self.members.iter().filter(|member| member.serves())
     }
 }
 

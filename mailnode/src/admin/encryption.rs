@@ -29,7 +29,7 @@ pub struct EncryptionState {
     /// The key that new mail is sealed to in mode `user`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<PublicKey>,
-    /// There is a signature of it.
+    /// The CA vouches for the mode and key of now.
     #[serde(default)]
     pub signed: bool,
 }
@@ -110,28 +110,32 @@ pub async fn set(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The CA's signature of a user's key, in hexadecimal.
+/// The CA's signature of an account's mode and key, in hexadecimal.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct KeySignature {
-    pub public_key: PublicKey,
+pub struct AccountSignature {
+    /// Of mode `user`; absent in mode `cluster`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealing_key: Option<PublicKey>,
     pub signature: String,
 }
 
 pub async fn sign(
     State(state): State<AdminState>,
     Path(address): Path<String>,
-    Json(given): Json<KeySignature>,
+    Json(given): Json<AccountSignature>,
 ) -> Result<StatusCode> {
     let user = user(&state, &address).await?;
     let signature = HEXLOWER.decode(given.signature.as_bytes());
     let signature = signature.map_err(|_| Failure::Invalid("a signature is hexadecimal".into()))?;
     let users = &state.node.users;
-    if !state.node.user_keys.accepts(user, given.public_key, Some(&signature)) {
-        return Err(Failure::Invalid("the cluster's CA did not sign this key for this user".into()).into());
+    if !state.node.signed_accounts.accepts(user, given.sealing_key, Some(&signature)) {
+        return Err(
+            Failure::Invalid("the cluster's CA did not sign this mode and key for this user".into()).into()
+        );
     }
     users
-        .update_profile(user, |profile| Ok(profile.encryption.sign(given.public_key, signature.clone())?))
+        .update_profile(user, |profile| Ok(profile.encryption.sign(given.sealing_key, signature.clone())?))
         .await?;
     state.node.profile_changed(user).await;
     Ok(StatusCode::NO_CONTENT)

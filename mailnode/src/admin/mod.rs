@@ -13,7 +13,7 @@ pub mod transfer;
 pub use self::cluster::ClusterStatus;
 pub use self::directory::{Alias, NewDomain, NewPassword, NewUser, User};
 pub use self::encryption::{
-    AppPassword, DomainEncryption, KeySignature, MadeSecret, NewAppPassword, NewEncryption, Secret,
+    AccountSignature, AppPassword, DomainEncryption, MadeSecret, NewAppPassword, NewEncryption, Secret,
 };
 pub use self::lists::{MEMBERS, MailingList, MembersChange, MembersPage};
 pub use self::queue::{QueuePage, Retried};
@@ -78,7 +78,7 @@ pub fn router(node: Arc<Node>, token: &str) -> Router {
         .route("/v1/users/{address}", get(directory::show_user).delete(directory::remove_user))
         .route("/v1/users/{address}/password", put(directory::set_password))
         .route("/v1/users/{address}/encryption", put(encryption::set))
-        .route("/v1/users/{address}/key-signature", put(encryption::sign))
+        .route("/v1/users/{address}/signature", put(encryption::sign))
         .route("/v1/users/{address}/recovery-key", post(encryption::new_recovery_key))
         .route("/v1/users/{address}/recover", post(encryption::recover))
         .route(

@@ -2,8 +2,8 @@
 
 use super::{CliError, Target};
 use crate::admin::{
-    Alias, AppPassword, ClusterStatus, DomainEncryption, KeySignature, MadeSecret, NewAppPassword, NewDomain,
-    NewEncryption, NewPassword, NewUser, Secret, User,
+    AccountSignature, Alias, AppPassword, ClusterStatus, DomainEncryption, MadeSecret, NewAppPassword,
+    NewDomain, NewEncryption, NewPassword, NewUser, Secret, User,
 };
 use crate::files::ca_files;
 use crate::healing::DrainProgress;
@@ -52,9 +52,13 @@ pub enum UserCommand {
         #[arg(long, conflicts_with = "secret_file")]
         lose_mail: bool,
     },
-    /// Sign the account's public key with the CA's key, which is on no node: whoever requires that seals mail to no other key.
+    /// Sign the account's mode and public key with the CA's key, which is on no node: where that is required, mail is sealed to nothing else.
     Sign {
-        address: String,
+        #[arg(required_unless_present = "all")]
+        address: Option<String>,
+        /// All accounts that are not signed as they are now.
+        #[arg(long, conflicts_with = "address")]
+        all: bool,
         /// Directory with ca.pem and ca.key.
         #[arg(long)]
         ca: PathBuf,
@@ -274,22 +278,40 @@ fn password(file: &str) -> Result<String, CliError> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// Signs the key that the node shows for the account. Nobody else can: compare it with what its user sees, if that matters.
-fn sign(client: &Client, address: &str, ca: &Path) -> Result<(), CliError> {
-    let path = format!("/v1/users/{}", escape(address));
-    let user: User = client.get(&path)?;
-    let Some(public_key) = user.encryption.public_key else {
-        return Err(CliError::new("the account has no key: turn mode user on first"));
-    };
-    let id = user.id.parse().map_err(CliError::new)?;
+/// Signs the mode and key that the node shows for an account, or for all of which the node does not say that it is done. Nobody else can: compare
+/// a key with what its user sees, if that matters.
+fn sign(client: &Client, address: Option<&str>, ca: &Path) -> Result<(), CliError> {
     let (certificate, key) = ca_files(ca);
     let [certificate, key] = [certificate, key].map(|file| read_file(&file).map_err(CliError::new));
     let authority = Authority::from_pem(&certificate?, &key?).map_err(CliError::new)?;
-    let signature = authority.sign(&signature::message(id, public_key));
+    if let Some(address) = address {
+        return sign_one(client, address, &authority, false);
+    }
+    let mut all = Vec::new();
+    client.pages("/v1/users", String::clone, |address: &String| all.push(address.clone()))?;
+    all.iter().try_for_each(|address| sign_one(client, address, &authority, true))
+}
+
+fn sign_one(
+    client: &Client,
+    address: &str,
+    authority: &Authority,
+    if_not_signed: bool,
+) -> Result<(), CliError> {
+    let path = format!("/v1/users/{}", escape(address));
+    let user: User = client.get(&path)?;
+    let encryption = user.encryption;
+    if if_not_signed && encryption.signed {
+        return Ok(());
+    }
+    let sealing_key = encryption.public_key.filter(|_| encryption.mode == Mode::User);
+    let id = user.id.parse().map_err(CliError::new)?;
+    let signature = authority.sign(&signature::message(id, sealing_key));
     let signature = signature.ok_or_else(|| CliError::new("the CA's key cannot sign this"))?;
-    let signed = KeySignature { public_key, signature: HEXLOWER.encode(&signature) };
-    client.send("PUT", &format!("{path}/key-signature"), &signed)?;
-    println!("{}", HEXLOWER.encode(&public_key.0.0));
+    let signed = AccountSignature { sealing_key, signature: HEXLOWER.encode(&signature) };
+    client.send("PUT", &format!("{path}/signature"), &signed)?;
+    let key = sealing_key.map_or_else(|| "cluster".into(), |key| HEXLOWER.encode(&key.0.0));
+    println!("{address} {key}");
     Ok(())
 }
 
@@ -327,7 +349,7 @@ pub fn user(target: &Target, command: UserCommand) -> Result<(), CliError> {
                 println!("           mail from before a reset waits for `user recover`");
             }
             if encryption.signed {
-                println!("           its key is signed");
+                println!("           signed");
             }
             println!("recovery   {}", if encryption.recovery_key { "has a recovery key" } else { "none" });
             println!("programs   {}", encryption.app_passwords);
@@ -341,7 +363,7 @@ pub fn user(target: &Target, command: UserCommand) -> Result<(), CliError> {
             };
             client.send("PUT", &format!("/v1/users/{}/password", escape(&address)), &new)
         }
-        UserCommand::Sign { address, ca } => sign(&client, &address, &ca),
+        UserCommand::Sign { address, all: _, ca } => sign(&client, address.as_deref(), &ca),
         UserCommand::Encryption { address, mode: text, password_file } => {
             let password = password_file.as_deref().map(password).transpose()?;
             let new = NewEncryption { mode: mode(&text)?, password };

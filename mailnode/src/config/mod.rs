@@ -68,9 +68,9 @@ pub struct ClusterConfig {
     pub advertise: Option<String>,
     #[serde(default = "default_clock_skew")]
     pub max_clock_skew_seconds: u64,
-    /// Mail is sealed only to keys of users that the cluster's CA has signed.
+    /// Only accounts whose mode and key the cluster's CA has signed get mail.
     #[serde(default)]
-    pub require_signed_user_keys: bool,
+    pub require_signed_accounts: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

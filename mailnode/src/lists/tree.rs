@@ -9,14 +9,13 @@ use crate::delivery::{self, Fixed, Recipient};
 use crate::node::Node;
 use crate::wire::{RecipientState, Request, Response};
 use bytes::Bytes;
+use cluster::tree::FAN_OUT;
 use cluster::{EntryId, FolderId, NodeId, Timestamp, UserId};
 use futures_util::future::{join, join_all};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Nodes that one node passes a message on to.
-pub const FAN_OUT: usize = 16;
 /// A part of the tree may take so long.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Recipients of one write.

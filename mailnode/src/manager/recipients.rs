@@ -48,7 +48,7 @@ impl Manager {
         let mail_map = self.knowledge.mail_map(node, user).await;
         let encryption = &profile.encryption;
         let seal_to = encryption.sealing_key();
-        let signature = seal_to.and_then(|_| encryption.signature()).map(<[u8]>::to_vec);
+        let signature = encryption.signature().map(<[u8]>::to_vec);
         Ok(RecipientState::Accepts { mail_map, seal_to, signature })
     }
 }

@@ -111,15 +111,11 @@ async fn step(node: &Arc<Node>, cell: &UserCell) -> Result<Step, Failure> {
     let mut mailbox = cell.mailbox.lock().await;
     let profile = refresh(node, cell, &mut mailbox).await?;
     let wanted = wanted(node, &profile);
-    let seal_to = match wanted {
-        Wrapping::User => match profile.encryption.sealing_key() {
-            Some(public) if node.user_keys.accepts(cell.user, public, profile.encryption.signature()) => {
-                Some(public)
-            }
-            _ => return Ok(Step::Done),
-        },
-        Wrapping::Cluster(_) => None,
-    };
+    let encryption = &profile.encryption;
+    let seal_to = encryption.sealing_key();
+    if !node.signed_accounts.accepts(cell.user, seal_to, encryption.signature()) {
+        return Ok(Step::Done);
+    }
     let ids = mailbox.misfits.here.iter().copied().collect();
     let entries = next(&mut mailbox, ids, wanted, STEP);
     if entries.is_empty() {

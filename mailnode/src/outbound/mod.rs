@@ -10,6 +10,7 @@
 //! | [`dispatch`] | opens connections when something is due; gives up what is too old |
 //! | [`worker`] | one connection's work: hosts in order, then message after message |
 //! | [`conclude`] | makes outcomes durable |
+//! | [`wrap`] | wraps keys anew when the cluster's secret is replaced |
 //! | [`control`] | what administrators ask |
 //! | [`report`] | delivers reports to senders |
 //! | [`resolver`], [`connection`], [`tls`] | the DNS, and a dialogue on a socket |
@@ -32,10 +33,12 @@ mod settings;
 mod tls;
 mod unread;
 mod worker;
+mod wrap;
 
 pub use conclude::note;
 pub use dispatch::run;
 pub use settings::Settings;
+pub use wrap::wrap_anew;
 
 use crate::metrics::QueueMetrics;
 use crate::node::Node;

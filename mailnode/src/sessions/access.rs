@@ -9,6 +9,7 @@ use crate::environment;
 use crate::manager::account;
 use crate::node::Node;
 use crate::retrieval;
+use crate::sessions::recent::Recent;
 use crate::sessions::rewrap;
 use crate::wire::{
     Failure, FolderChanges, FolderInfo, FolderStatus, Message, Numbered, Opened, Password, UserOp, UserReply,
@@ -33,12 +34,13 @@ pub struct Mail {
     unlocked: Arc<Unlocked>,
     /// There are keys that it has not.
     partly_locked: bool,
+    recent: Recent,
 }
 
 impl Mail {
     /// Without any keys.
     pub fn new(node: Arc<Node>, user: UserId) -> Self {
-        Self { node, user, unlocked: Arc::default(), partly_locked: false }
+        Self { node, user, unlocked: Arc::default(), partly_locked: false, recent: Recent::default() }
     }
 
     /// [`Mail::log_in`], and opens the user's keys.
@@ -207,8 +209,14 @@ impl Mail {
     }
 
     pub async fn body(&self, message: &Message) -> Result<Bytes, Failure> {
+        if let Some(body) = self.recent.get(message.blob.id) {
+            self.node.metrics.recent_bodies.inc();
+            return Ok(body);
+        }
         let reader = Some((self.user, &*self.unlocked));
-        retrieval::body(&self.node, &message.blob, &message.replicas, reader).await
+        let body = retrieval::body(&self.node, &message.blob, &message.replicas, reader).await?;
+        self.recent.put(&self.node.recent_bodies, message.blob.id, &body);
+        Ok(body)
     }
 
     /// Adds a message and waits for its UID. Should that not come, the message is taken back, because the

@@ -4,6 +4,7 @@ pub mod access;
 pub mod imap;
 pub mod listener;
 pub mod pop3;
+pub mod recent;
 mod rewrap;
 pub mod smtp;
 pub mod socket;

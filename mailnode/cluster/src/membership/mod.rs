@@ -18,6 +18,7 @@ mod coordinator;
 mod probing;
 
 use crate::ids::{Epoch, Incarnation, NodeId};
+use crate::tree;
 use crate::view::{Addresses, Member, View};
 use probing::Peers;
 use std::collections::BTreeMap;
@@ -117,7 +118,11 @@ pub enum Event {
     OperationFailed(NodeId),
     /// A member's probes of another fail.
     Suspected(NodeId),
-    ViewReceived(View),
+    /// With a root, it travels along that node's tree, and is to be passed on.
+    ViewReceived {
+        view: View,
+        root: Option<NodeId>,
+    },
     /// The view we wanted to publish is in the coordinator Lease now.
     Published(View),
     /// It could not be written: we are coordinator no more, or the service is away.
@@ -136,8 +141,12 @@ pub enum Effect {
     TakeCoordination,
     /// Write this view into the coordinator Lease, which we hold.
     Publish(View),
-    /// Send the view to every member.
-    Push(View),
+    /// Send the view to these members, who pass it on along the root's tree.
+    Push {
+        view: View,
+        root: NodeId,
+        to: Vec<NodeId>,
+    },
     /// This is the view now.
     Install(View),
     /// Route around the peer, or use it again.
@@ -152,6 +161,8 @@ pub struct Membership {
     me: NodeId,
     timing: Timing,
     view: View,
+    /// The last view that we told others of.
+    pushed: Epoch,
     /// Serving members of the view, by id.
     ring: Vec<NodeId>,
     leases: BTreeMap<NodeId, ObservedLease>,
@@ -189,6 +200,7 @@ impl Membership {
             holder: None,
             ours: false,
             peers: Peers::default(),
+            pushed: Epoch::default(),
             publishing: false,
             differs_since: None,
             renewed: now,
@@ -266,11 +278,17 @@ impl Membership {
                     self.peers.watch(peer, now);
                 }
             }
-            Event::ViewReceived(view) => self.install(view, now, &mut effects),
+            Event::ViewReceived { view, root } => {
+                let epoch = view.epoch;
+                self.install(view, now, &mut effects);
+                if let Some(root) = root.filter(|_| epoch == self.view.epoch) {
+                    self.push(root, &mut effects);
+                }
+            }
             Event::Published(view) => {
                 self.publishing = false;
-                self.install(view.clone(), now, &mut effects);
-                effects.push(Effect::Push(view));
+                self.install(view, now, &mut effects);
+                self.push(self.me, &mut effects);
             }
             Event::PublishFailed => {
                 self.publishing = false;
@@ -311,6 +329,21 @@ impl Membership {
         self.ring = view.serving().map(|member| member.id).collect();
         self.note_dead(now);
         effects.push(Effect::Install(view));
+    }
+
+    /// Tells those below us in the root's tree of the view, once.
+    fn push(&mut self, root: NodeId, effects: &mut Vec<Effect>) {
+        if self.pushed >= self.view.epoch {
+            return;
+        }
+        self.pushed = self.view.epoch;
+        let (serving, others): (Vec<&Member>, Vec<&Member>) =
+            self.view.members.iter().partition(|member| member.serves());
+        let order = serving.into_iter().chain(others).map(|member| member.id);
+        let to = tree::children(order, root, self.me);
+        if !to.is_empty() {
+            effects.push(Effect::Push { view: self.view.clone(), root, to });
+        }
     }
 
     fn note_dead(&mut self, now: Duration) {

@@ -24,7 +24,7 @@ enum Message {
     Answer,
     NoAnswer,
     Report(NodeId),
-    View(View),
+    View { view: View, root: NodeId },
 }
 
 struct Machine {
@@ -49,6 +49,7 @@ struct World {
     /// By (due, number): (to, from, message).
     messages: BTreeMap<(u64, u64), (NodeId, NodeId, Message)>,
     sent: u64,
+    views_sent: BTreeMap<NodeId, usize>,
     /// The time-out of each probe under way.
     timeouts: BTreeMap<(NodeId, NodeId), (u64, u64)>,
     leases: BTreeMap<String, (ObservedLease, u64)>,
@@ -70,6 +71,7 @@ impl World {
             machines: BTreeMap::new(),
             messages: BTreeMap::new(),
             sent: 0,
+            views_sent: BTreeMap::new(),
             timeouts: BTreeMap::new(),
             leases: BTreeMap::new(),
             coordinator: (None, 0, View::default()),
@@ -180,10 +182,10 @@ impl World {
                     self.event(id, Event::PublishFailed);
                 }
             }
-            Effect::Push(view) => {
-                let members: Vec<NodeId> = view.members.iter().map(|member| member.id).collect();
-                for to in members.into_iter().filter(|&to| to != id) {
-                    self.send(id, to, Message::View(view.clone()));
+            Effect::Push { view, root, to } => {
+                for to in to {
+                    *self.views_sent.entry(id).or_default() += 1;
+                    self.send(id, to, Message::View { view: view.clone(), root });
                 }
             }
             Effect::Install(_) => {}
@@ -226,7 +228,7 @@ impl World {
                 self.event(to, Event::ProbeFailed(from));
             }
             Message::Report(about) => self.event(to, Event::Suspected(about)),
-            Message::View(view) => self.event(to, Event::ViewReceived(view)),
+            Message::View { view, root } => self.event(to, Event::ViewReceived { view, root: Some(root) }),
         }
     }
 
@@ -349,6 +351,28 @@ fn a_killed_node_is_avoided_within_a_second_and_out_within_three() {
         machine.core.view().member(victim).is_some_and(|member| member.state == MemberState::Dead)
     });
     assert!(dead, "it is remembered, so that updates are kept for it");
+}
+
+#[test]
+fn in_a_large_cluster_news_of_a_dead_node_travel_along_a_tree_and_also_past_a_second_one_that_died_with_it() {
+    let names: Vec<String> = (0..100).map(|number| format!("n{number}")).collect();
+    let mut world = formed(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let coordinator = world.coordinator.0.unwrap();
+    let told = tree::children(world.ids(), coordinator, coordinator);
+    let inner = *told.iter().find(|&&id| !tree::children(world.ids(), coordinator, id).is_empty()).unwrap();
+    let leaf = *world.ids().iter().rfind(|&&id| id != coordinator && !told.contains(&id)).unwrap();
+    world.views_sent.clear();
+    let before = world.machines[&coordinator].core.view().epoch;
+    world.kill(leaf);
+    world.until(5_000, |world| world.machines[&coordinator].core.view().epoch > before);
+    // It has not been missed yet, and should pass the news on.
+    world.kill(inner);
+    let left = without(&world, &[leaf, inner]);
+    let out = world.until(8_000, |world| world.agree_on(&left));
+    assert!(out <= 4_000, "{out} ms");
+    let views = world.machines[&coordinator].core.view().epoch.0 - before.0;
+    let most = world.views_sent.values().copied().max().unwrap();
+    assert!(most as u64 <= views * tree::FAN_OUT as u64, "{most} in {views} views");
 }
 
 #[test]
@@ -492,7 +516,7 @@ fn an_old_view_is_ignored() {
     let mut world = formed(&["a", "b", "c"]);
     let id = world.ids()[0];
     let before = world.machines[&id].core.view().clone();
-    world.event(id, Event::ViewReceived(View::new(Epoch(1), Vec::new())));
+    world.event(id, Event::ViewReceived { view: View::new(Epoch(1), Vec::new()), root: None });
     assert_eq!(*world.machines[&id].core.view(), before);
 }
 

@@ -20,6 +20,7 @@ pub use text::Bytes32;
 
 use cluster::{Timestamp, UserId};
 use serde::{Deserialize, Serialize};
+use signature::Signed;
 
 /// Pairs of one user: each reset without the keys adds one.
 const PAIRS: usize = 8;
@@ -49,8 +50,8 @@ pub enum EncryptionError {
     WouldLose,
     #[error("this secret opens none of the account's keys")]
     Opens,
-    #[error("the account's newest key is another one: look at it again, and sign that")]
-    OtherKey,
+    #[error("the account's mode or newest key is another one: look at it again, and sign that")]
+    NotThis,
     #[error("at most {0} app passwords")]
     AppPasswords(usize),
     #[error("an app password has a name of 1 to {NAME} bytes")]
@@ -65,9 +66,6 @@ pub enum EncryptionError {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyPair {
     pub public: PublicKey,
-    /// The cluster's CA says that it is this user's ([`signature`]).
-    #[serde(default)]
-    signature: Option<Vec<u8>>,
     copies: Vec<Copy>,
 }
 
@@ -99,6 +97,9 @@ pub struct Encryption {
     next_app_password: u32,
     /// Oldest first; the last one is used.
     pairs: Vec<KeyPair>,
+    /// The cluster's CA vouches for mode and key ([`signature`]).
+    #[serde(default)]
+    signed: Option<Signed>,
 }
 
 /// Private keys of a user, opened. Zeroed when dropped.
@@ -128,20 +129,25 @@ impl Encryption {
         }
     }
 
-    /// The signature of the newest key.
+    /// The CA's signature of the mode and key of now.
     pub fn signature(&self) -> Option<&[u8]> {
-        self.pairs.last()?.signature.as_deref()
+        let signed = self.signed.as_ref().filter(|signed| signed.sealing_key == self.sealing_key())?;
+        Some(&signed.signature)
     }
 
-    /// Notes a signature of the newest key.
+    /// Notes a signature of the mode and key of now.
     ///
     /// # Errors
-    /// [`EncryptionError::OtherKey`] if it is of another one.
-    pub fn sign(&mut self, public: PublicKey, signature: Vec<u8>) -> Result<(), EncryptionError> {
-        match self.pairs.last_mut().filter(|pair| pair.public == public) {
-            Some(pair) if signature.len() <= signature::LONGEST => pair.signature = Some(signature),
-            _ => return Err(EncryptionError::OtherKey),
+    /// [`EncryptionError::NotThis`] if it is of others.
+    pub fn sign(
+        &mut self,
+        sealing_key: Option<PublicKey>,
+        signature: Vec<u8>,
+    ) -> Result<(), EncryptionError> {
+        if sealing_key != self.sealing_key() || signature.len() > signature::LONGEST {
+            return Err(EncryptionError::NotThis);
         }
+        self.signed = Some(Signed { sealing_key, signature });
         Ok(())
     }
 
@@ -255,7 +261,7 @@ impl Encryption {
             return Err(EncryptionError::Pairs);
         }
         let key = PrivateKey::derive(&seed()[..]);
-        let mut pair = KeyPair { public: key.public(), signature: None, copies: Vec::new() };
+        let mut pair = KeyPair { public: key.public(), copies: Vec::new() };
         for lock in self.locks().collect::<Vec<_>>() {
             let sealed = key.seal_to(lock, &bound(user, pair.public), &seed())?;
             pair.copies.push(Copy { lock, sealed });

@@ -44,7 +44,7 @@ enum Message {
     Probe(u64),
     Answer(u64),
     Report(NodeId),
-    View(View),
+    View { view: View, root: NodeId },
 }
 
 enum Next {
@@ -399,13 +399,10 @@ impl World {
             Effect::Publish(view) => {
                 self.queue.push(self.now + self.settings.service_delay, Next::Written { at, view });
             }
-            Effect::Push(view) => {
-                let members: Vec<NodeId> = view.members.iter().map(|member| member.id).collect();
-                for to in members.iter().filter_map(|id| self.index.get(id).copied()).collect::<Vec<_>>() {
-                    if to != at {
-                        self.traffic.views += 1;
-                        self.send(at, to, Message::View(view.clone()));
-                    }
+            Effect::Push { view, root, to } => {
+                for to in to.iter().filter_map(|id| self.index.get(id).copied()).collect::<Vec<_>>() {
+                    self.traffic.views += 1;
+                    self.send(at, to, Message::View { view: view.clone(), root });
                 }
             }
             Effect::Install(_) => {
@@ -446,7 +443,7 @@ impl World {
                 }
             }
             Message::Report(about) => self.event(to, Event::Suspected(about)),
-            Message::View(view) => self.event(to, Event::ViewReceived(view)),
+            Message::View { view, root } => self.event(to, Event::ViewReceived { view, root: Some(root) }),
         }
     }
 }

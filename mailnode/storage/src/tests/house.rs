@@ -54,6 +54,27 @@ fn compaction_frees_what_is_dead_and_keeps_what_is_alive_with_and_without_the_in
 }
 
 #[test]
+fn a_log_is_no_longer_than_twice_what_is_alive_and_two_segments() {
+    let (store, _, _) = new_store();
+    let two_segments = 2 * u64::from(options(&clock()).segment_bytes);
+    let mut random = StdRng::seed_from_u64(40);
+    let mut model = Model::default();
+    let mut written = 0;
+    for _ in 0..40 {
+        for _ in 0..50 {
+            let writes = random_commit(&mut random, &model);
+            model.apply(&writes);
+            commit(&store, writes).unwrap();
+        }
+        store.maintain().unwrap();
+        let metrics = store.metrics();
+        assert!(metrics.dead_bytes <= metrics.live_bytes + two_segments, "{metrics:?}");
+        written = metrics.bytes_written.max(written);
+    }
+    assert!(written > 5 * store.metrics().live_bytes, "there was something to compact");
+}
+
+#[test]
 fn live_bytes_are_the_same_counted_along_the_way_and_anew() {
     let (store, disk, index) = new_store();
     let mut random = StdRng::seed_from_u64(30);
