@@ -107,12 +107,15 @@ def replace_secret(cluster):
     eventually("the old one is gone", lambda: [secret(node)["versions"] for node in cluster.nodes] == [[2]] * len(cluster.nodes), 30)
 
 
-@pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
-def test_mail_that_is_queued_for_others_is_sent_with_the_new_secret_alone(tmp_path, restarted):
+def test_mail_that_is_queued_for_others_is_sent_with_the_new_secret_alone(tmp_path):
     receiver = clusters.Cluster(tmp_path / "receiver", count=1, factor=1)
     receiver.domain = "elsewhere.example"
     relay = f"outbound: {{relay: {{host: 127.0.0.1, port: {receiver.nodes[0].ports['smtp']}, tls: none}}, retrySeconds: [1]}}\n"
     try:
+        receiver.start()
+        receiver.add_domain()
+        reader = receiver.add_user("somebody")
+        receiver.stop()
         with clusters.started(tmp_path / "c", settings=relay) as cluster:
             sender, markers = add_user(cluster, "cluster"), [marker() for _ in range(20)]
             with clients.submission(cluster.nodes[0], sender) as client:
@@ -120,12 +123,10 @@ def test_mail_that_is_queued_for_others_is_sent_with_the_new_secret_alone(tmp_pa
                     data = f"From: {sender.address}\r\nSubject: {one}\r\n\r\nbody {one}\r\n".encode()
                     assert clients.send(client, sender.address, ["somebody@elsewhere.example"], data)
             replace_secret(cluster)
-            if restarted:
-                cluster.stop()
-                cluster.start()
+            # One has everything from its disk, the others know the queue from before.
+            cluster.nodes[0].process.stop()
+            cluster.start_node(cluster.nodes[0])
             receiver.start()
-            receiver.add_domain()
-            reader = receiver.add_user("somebody")
             eventually("all are there", lambda: has(receiver.nodes[0], reader, *markers), 30, every=1)
     finally:
         receiver.close()
