@@ -19,6 +19,7 @@ pub struct Metrics {
     pub clock_ahead: IntGauge,
     pub manager_retries: IntCounter,
     pub blob_fallbacks: IntCounter,
+    pub events: IntCounterVec,
     pub recent_bodies: IntCounter,
     pub commands: IntCounterVec,
     pub connections: IntGaugeVec,
@@ -221,6 +222,11 @@ impl Metrics {
             manager_retries: counter(
                 "prickle_manager_retries_total",
                 "Requests that a user's manager did not answer, so that the next node was asked.",
+            )?,
+            events: counters(
+                "prickle_events_total",
+                "Events for sessions on other nodes and here: told, and not answered, so that they are told again.",
+                &["outcome"],
             )?,
             recent_bodies: counter(
                 "prickle_recent_bodies_total",

@@ -329,19 +329,26 @@ impl Faults {
         self.destroyed = true;
     }
 
-    /// Failures stop: everything is repaired and switched on.
+    /// Failures stop: everything is repaired and switched on, but sometimes one machine only after a time in which it is replaced,
+    /// and in which leases of parts run out and the trash is emptied.
     pub fn end(&mut self, world: &mut World) {
         world.tell("failures stop");
         self.agenda.clear();
         world.network.lock().conditions = Conditions::default();
         world.leases.set(LeaseConditions::default());
         world.stopped.clear();
+        let absent = self.people.one_in(8).then(|| self.people.below(world.hosts.len()));
         for host in 0..world.hosts.len() {
             world.hosts[host].machine.ahead.set(0);
             world.hosts[host].disk.set_capacity(None);
             // A disk that was to stop, or to fail, is replaced by a whole one, with the process.
             world.hosts[host].disk.inject(None);
-            if !world.start(host) {
+            if absent == Some(host) {
+                let again = self.people.millis(60_000, 90_000);
+                world.crash(host, Crash::KeepAll);
+                world.tell(format_args!("node-{host} stays away for {again:?}"));
+                self.plan(world.now, again, Act::Start(host));
+            } else if !world.start(host) {
                 self.plan(world.now, Duration::from_secs(2), Act::Start(host));
             }
             self.plan(world.now, Duration::from_secs(1), Act::Undrain(host));

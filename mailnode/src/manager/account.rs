@@ -1,8 +1,8 @@
 //! Profile soft state: the manager's cached copy of a user's profile, served stale while the user database is
 //! away; log-in; the folder tree.
 
-use super::mailbox::{Mailbox, make_durable, notify, refresh, reserve};
-use super::{UserCell, lock};
+use super::mailbox::{Mailbox, make_durable, refresh, reserve};
+use super::{UserCell, events, lock};
 use crate::environment;
 use crate::node::Node;
 use crate::wire::{Failure, Password, UserOp, UserReply};
@@ -183,6 +183,6 @@ async fn move_inbox(
     let moved = mailbox.index.plan_move(FolderId::INBOX, &uids, target, mailbox.stamp(node));
     let moved = moved.map_err(|_| Failure::Temporary("no UIDs could be reserved; try again".into()))?;
     let (_, complete) = make_durable(node, mailbox, moved.entries).await;
-    notify(node, cell);
+    events::publish(node, cell);
     if complete { Ok(()) } else { Err(Failure::Temporary("not all messages were moved; try again".into())) }
 }

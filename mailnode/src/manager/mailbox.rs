@@ -1,7 +1,7 @@
 //! A mailbox's index and how it is brought up to date: fragments fetched, UIDs reserved and given, changes made
 //! durable, watchers told.
 
-use super::{UserCell, lock, rewrap};
+use super::{UserCell, events, lock, rewrap};
 use crate::crypto::Wrapping;
 use crate::environment;
 use crate::node::Node;
@@ -197,7 +197,7 @@ pub async fn settle_and_notify(
 ) -> Arc<Profile> {
     let (profile, changed) = settle(node, cell, mailbox, profile).await;
     if !changed.is_empty() {
-        notify(node, cell);
+        events::publish(node, cell);
     }
     profile
 }
@@ -425,13 +425,6 @@ pub async fn make_durable(
         index.learn(entry);
     }
     (changed, complete)
-}
-
-/// Tells the nodes with sessions of the user that something changed.
-pub fn notify(node: &Arc<Node>, cell: &UserCell) {
-    for watcher in cell.watchers() {
-        node.tell(watcher, Request::Changed { user: cell.user });
-    }
 }
 
 /// A delivery for a mailbox that sessions watch: index it now, so that they are told.

@@ -6,6 +6,7 @@
 //! and MODSEQs. Whatever they change is durable on replicas before it is visible.
 
 pub mod account;
+mod events;
 mod fragments;
 mod mailbox;
 mod operations;
@@ -20,6 +21,7 @@ use crate::node::Node;
 use crate::wire::{Failure, Numbered, UserOp, UserReply};
 use account::ProfileCache;
 use cluster::{Entry, NodeId, UserId, is_queue_user};
+use events::Watchers;
 use mailbox::Mailbox;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,8 +31,6 @@ use tokio::time::Instant;
 
 /// A mailbox that nobody used for so long is dropped from memory.
 const IDLE: Duration = Duration::from_secs(300);
-/// A watcher that did not sync for so long is forgotten; sessions sync at least every 30 seconds.
-const WATCH: Duration = Duration::from_secs(120);
 /// Entries waiting to be indexed; beyond it the index is rebuilt instead.
 const INBOX_LIMIT: usize = 10_000;
 
@@ -40,7 +40,7 @@ pub struct UserCell {
     profile: ProfileCache,
     /// Entries that deliveries told us of, not yet in the index.
     incoming: Mutex<Incoming>,
-    watchers: Mutex<BTreeMap<NodeId, Instant>>,
+    watchers: Watchers,
     /// A task is indexing what came in.
     settling: AtomicBool,
     /// A task is wrapping keys anew.
@@ -63,7 +63,7 @@ impl UserCell {
             user,
             profile: ProfileCache::default(),
             incoming: Mutex::default(),
-            watchers: Mutex::default(),
+            watchers: Watchers::default(),
             settling: AtomicBool::new(false),
             rewrapping: AtomicBool::new(false),
             mailbox: tokio::sync::Mutex::new(Mailbox::new(user)),
@@ -87,17 +87,7 @@ impl UserCell {
 
     /// True if sessions watch the mailbox and nobody is indexing it already.
     fn begin_settling(&self) -> bool {
-        !self.watchers().is_empty() && !self.settling.swap(true, Ordering::AcqRel)
-    }
-
-    fn watch(&self, node: NodeId) {
-        lock(&self.watchers).insert(node, Instant::now());
-    }
-
-    fn watchers(&self) -> Vec<NodeId> {
-        let mut watchers = lock(&self.watchers);
-        watchers.retain(|_, renewed| renewed.elapsed() < WATCH);
-        watchers.keys().copied().collect()
+        self.watchers.are_there() && !self.settling.swap(true, Ordering::AcqRel)
     }
 }
 

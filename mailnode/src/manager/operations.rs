@@ -1,10 +1,9 @@
 //! What sessions ask of the manager, one function an operation.
 
 use super::mailbox::{
-    ANOTHER, Mailbox, admit_unread, make_durable, notify, refresh, refresh_for_change, reserve,
-    settle_and_notify,
+    ANOTHER, Mailbox, admit_unread, make_durable, refresh, refresh_for_change, reserve, settle_and_notify,
 };
-use super::{UserCell, account, rewrap};
+use super::{UserCell, account, events, rewrap};
 use crate::node::Node;
 use crate::peer_server::STALE;
 use crate::wire::{Failure, FolderChanges, FolderInfo, FolderStatus, Message, Opened, UserOp, UserReply};
@@ -31,7 +30,7 @@ pub async fn run(
             Ok(UserReply::Done)
         }
         UserOp::Folders => {
-            cell.watch(from);
+            cell.watchers.watch(from);
             let profile = cell.profile.current(node, cell.user).await?;
             let folders = profile.folders.values().map(|folder| FolderInfo {
                 id: folder.id,
@@ -47,7 +46,7 @@ pub async fn run(
         | UserOp::RenameFolder { .. }
         | UserOp::Subscribe { .. } => {
             account::change_folders(node, cell, op).await?;
-            notify(node, cell);
+            events::publish(node, cell);
             Ok(UserReply::Done)
         }
         UserOp::Status { folder } => status(node, cell, from, folder).await,
@@ -124,7 +123,7 @@ async fn apply(
     }
     let (changed, complete) = make_durable(node, mailbox, plan).await;
     if !changed.is_empty() {
-        notify(node, cell);
+        events::publish(node, cell);
     }
     if complete {
         Ok(())
@@ -149,7 +148,7 @@ async fn status(
     folder: FolderId,
 ) -> Result<UserReply, Failure> {
     // Perhaps of a session with NOTIFY (RFC 5465).
-    cell.watch(from);
+    cell.watchers.watch(from);
     let mut mailbox = cell.mailbox.lock().await;
     let profile = refresh(node, cell, &mut mailbox).await?;
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
@@ -176,7 +175,7 @@ async fn open(
     folder: FolderId,
 ) -> Result<UserReply, Failure> {
     let mut mailbox = cell.mailbox.lock().await;
-    cell.watch(from);
+    cell.watchers.watch(from);
     let profile = refresh(node, cell, &mut mailbox).await?;
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
     admit_unread(node, cell, &mut mailbox, folder).await?;
@@ -193,7 +192,7 @@ async fn sync(
     since: Mark,
 ) -> Result<UserReply, Failure> {
     let mut mailbox = cell.mailbox.lock().await;
-    cell.watch(from);
+    cell.watchers.watch(from);
     let profile = refresh(node, cell, &mut mailbox).await?;
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
     admit_unread(node, cell, &mut mailbox, folder).await?;
@@ -225,7 +224,7 @@ async fn resync(
     shown: Shown,
 ) -> Result<UserReply, Failure> {
     let mut mailbox = cell.mailbox.lock().await;
-    cell.watch(from);
+    cell.watchers.watch(from);
     let profile = refresh(node, cell, &mut mailbox).await?;
     folder_of(&profile, folder)?;
     admit_unread(node, cell, &mut mailbox, folder).await?;

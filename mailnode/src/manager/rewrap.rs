@@ -9,8 +9,8 @@
 //! entry has a key that can be read in the old way or in the new one. What is not done when a manager dies is found again by
 //! the next one, because it looks at the entries, and by a pass over all accounts ([`crate::tending`]).
 
-use super::mailbox::{Mailbox, make_durable, notify, refresh};
-use super::{UserCell, lock};
+use super::mailbox::{Mailbox, make_durable, refresh};
+use super::{UserCell, events, lock};
 use crate::crypto::Wrapping;
 use crate::environment;
 use crate::node::Node;
@@ -199,7 +199,7 @@ async fn replace(
     }
     node.metrics.encryption.rewrapped(wanted, ids.len());
     // Sessions get the new keys with the messages.
-    notify(node, cell);
+    events::publish(node, cell);
     if complete { Ok(()) } else { Err(Failure::Temporary("not all keys could be stored; try again".into())) }
 }
 

@@ -6,7 +6,7 @@
 use crate::locking::lock;
 use bytes::Bytes;
 use cluster::BlobId;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -56,18 +56,13 @@ impl Recent {
         let Ok(room) = room.0.clone().try_acquire_many_owned(size) else { return };
         *place = Some(Kept { id, body: body.clone(), used: Instant::now(), _room: room });
         if idle {
-            tokio::spawn(expire(self.0.clone()));
+            tokio::spawn(expire(Arc::downgrade(&self.0)));
         }
     }
 }
 
 /// Until nothing is kept. A session that ends takes its body along.
-async fn expire(place: Arc<Mutex<Option<Kept>>>) {
-    let place = {
-        let weak = Arc::downgrade(&place);
-        drop(place);
-        weak
-    };
+async fn expire(place: Weak<Mutex<Option<Kept>>>) {
     loop {
         let Some(until) =
             place.upgrade().and_then(|place| lock(&place).as_ref().map(|kept| kept.used + KEPT))
