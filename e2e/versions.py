@@ -1,6 +1,7 @@
 """The older `mailnode` that has to work beside this one, built from its commit once and kept by the commit's id.
 
-    python3 versions.py build     builds it if it is not there (3 to 6 minutes), prints where it is
+    python3 versions.py build     builds it if it is not there (unoptimised, 3 minutes), prints
+                                  where it is; says so and goes on if this checkout does not have the commit
 
 `compatible-since` names that commit: the newest one that changed what nodes say to each other or write to disk in a way that
 older ones do not understand. Whoever makes such a change writes the commit after it there, and says in docs/operations.md that
@@ -31,15 +32,19 @@ def build():
     wanted = binary()
     if wanted.exists():
         return wanted
+    known = subprocess.run(["git", "-C", ROOT, "cat-file", "-e", commit()], capture_output=True)
+    if known.returncode != 0:
+        return f"no commit {commit()[:12]} in this checkout, so no older mailnode: {known.stderr.decode().strip()}"
     with tempfile.TemporaryDirectory() as directory:
         source = Path(directory) / "source"
         _run("git", "-C", ROOT, "worktree", "add", "--detach", source, commit())
         try:
-            # One target directory for all of them: most of the time goes into dependencies, which are the same.
-            environment = {**os.environ, "CARGO_TARGET_DIR": str(TARGET / "versions" / "build")}
-            _run("cargo", "build", "--release", "--locked", "-p", "mailnode", cwd=source, env=environment)
+            # Not in this checkout's own: cargo would take one for the other, as files are named by their place in the workspace.
+            target = Path(directory) / "target"
+            environment = {**os.environ, "CARGO_TARGET_DIR": str(target)}
+            _run("cargo", "build", "--locked", "-p", "mailnode", cwd=source, env=environment)
             wanted.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(TARGET / "versions" / "build" / "release" / "mailnode", wanted.with_suffix(".new"))
+            shutil.copy2(target / "debug" / "mailnode", wanted.with_suffix(".new"))
             wanted.with_suffix(".new").rename(wanted)
         finally:
             _run("git", "-C", ROOT, "worktree", "remove", "--force", source)
