@@ -13,6 +13,7 @@ class Process:
         self.name = name
         self.log = Path(log)
         with self.log.open("ab") as out:
+            self._begins = out.tell()
             self._process = subprocess.Popen(
                 [str(argument) for argument in arguments],
                 cwd=cwd,
@@ -54,6 +55,10 @@ class Process:
         if self.is_running:
             self._process.kill()
         self._process.wait(10)
+
+    def has_said(self, text):
+        """In this life."""
+        return text in self.log.read_bytes()[self._begins:].decode(errors="replace")
 
     def tail(self, lines=40):
         text = self.log.read_text(errors="replace") if self.log.exists() else ""

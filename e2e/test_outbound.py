@@ -32,9 +32,11 @@ QUEUED = int(os.environ.get("PRICKLE_OUTBOUND_MESSAGES", "300"))
 FASTER = 300
 #: Nothing may expire while the last test's messages wait.
 EXPIRY = 25 if QUEUED <= 1_000 else 7_200
+WARNING = 20 if QUEUED <= 1_000 else 0
 SETTINGS = """outbound:
   nameServers: ['{dns}']
   retrySeconds: [1, 2, 3, 6]
+  warnSeconds: {warning}
   expireSeconds: {expiry}
   dkim: [{{ domain: example.org, selector: s1, keyFile: ./dkim.pem }}]
 """
@@ -47,7 +49,7 @@ class World:
         self.directory = directory
         self.net = net
         self.dns = Dns(net.gateway, free_block(1)).start()
-        settings = SETTINGS.format(dns=self.dns.where, expiry=EXPIRY)
+        settings = SETTINGS.format(dns=self.dns.where, warning=WARNING, expiry=EXPIRY)
         self.cluster = clusters.Cluster(directory / "cluster", NODES, network=net, settings=settings)
         self.key = directory / "cluster/dkim.pem"
         subprocess.run(["openssl", "genrsa", "-out", self.key, "2048"], check=True, capture_output=True, timeout=60)
@@ -149,9 +151,11 @@ def is_gone(world, user):
     return queued(world, user) == []
 
 
-def report_of(world, user, seconds=20):
-    """The only report in this user's INBOX, as {field: value} of each of its recipients."""
-    body = eventually("the sender is told", lambda: [body for body in inbox(world, user) if b"report-type=" in body], seconds)
+def report_of(world, user, seconds=20, action="failed"):
+    """The only report of this kind in this user's INBOX, as {field: value} of each of its recipients."""
+    of_kind = f"\r\nAction: {action}\r\n".encode()
+    found = lambda: [body for body in inbox(world, user) if b"report-type=" in body and of_kind in body]  # noqa: E731
+    body = eventually("the sender is told", found, seconds)
     assert len(body) == 1, body
     assert body[0].startswith(b"Return-Path: <>\r\n"), body[0]
     parsed = email.message_from_bytes(body[0], policy=email.policy.default)
@@ -381,7 +385,9 @@ def test_what_a_destination_missed_in_an_hour_arrives_when_it_is_back_though_all
 
 
 @pytest.mark.skipif(EXPIRY > 60, reason="the last test's messages need longer")
-def test_what_was_tried_for_too_long_is_reported(world):
+def test_a_delay_is_reported_once_and_so_is_what_was_tried_for_too_long(world):
+    fields = report_of(world, world.impatient, WARNING + 30, action="delayed")["inbox@never.example.net"]
+    assert fields["Status"].startswith("4.") and "connection" in fields["Diagnostic-Code"] and fields["Will-Retry-Until"], fields
     fields = report_of(world, world.impatient, EXPIRY + 30)["inbox@never.example.net"]
     assert (fields["Action"], fields["Status"]) == ("failed", "4.4.7")
     assert "connection" in fields["Diagnostic-Code"]

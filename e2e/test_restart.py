@@ -6,6 +6,7 @@ import pytest
 
 import clients
 import cluster as clusters
+from wait import eventually
 
 MESSAGE = b"From: a@example.net\r\nSubject: number %d\r\n\r\nThis is message %d.\r\n"
 
@@ -51,6 +52,19 @@ def check_same(cluster, users, before, expunged):
             validity, uid = clients.append(imap, "INBOX", MESSAGE % (200, 200))
             assert validity == before[user.address, "INBOX"][0]
             assert uid > highest, "the UID of the expunged message was given out again"
+
+
+def test_a_node_that_is_asked_to_stop_while_it_starts_stops(tmp_path):
+    cluster = clusters.Cluster(tmp_path / "c", count=2)
+    try:
+        # Nobody else is there, so it waits.
+        node = cluster.nodes[0]
+        for _ in range(3):
+            cluster.start_node(node, wait=False)
+            eventually("it has begun", lambda: node.process.has_said("INFO"), 20)
+            assert node.process.stop() == 0
+    finally:
+        cluster.close()
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])

@@ -101,7 +101,8 @@ class Faults:
     def _start(self, node):
         if node in self._stopping:
             code = node.process.wait(30)
-            if code != 0:
+            # A process that had hardly begun has not said yet what it does with SIGTERM.
+            if code != 0 and node.process.has_said("started node="):
                 self.deaths.append(f"{node} was asked to stop and ended with {code}:\n{node.process.tail(15)}")
             self._stopping.discard(node)
         self.cluster.start_node(node, wait=False)

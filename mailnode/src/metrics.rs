@@ -19,6 +19,7 @@ pub struct Metrics {
     pub clock_ahead: IntGauge,
     pub manager_retries: IntCounter,
     pub blob_fallbacks: IntCounter,
+    pub lost_bodies: IntCounter,
     pub events: IntCounterVec,
     pub recent_bodies: IntCounter,
     pub commands: IntCounterVec,
@@ -222,6 +223,10 @@ impl Metrics {
             manager_retries: counter(
                 "prickle_manager_retries_total",
                 "Requests that a user's manager did not answer, so that the next node was asked.",
+            )?,
+            lost_bodies: counter(
+                "prickle_lost_bodies_total",
+                "Messages that no disk has any more, given up.",
             )?,
             events: counters(
                 "prickle_events_total",

@@ -28,6 +28,10 @@ const RETIRE_EVERY: Duration = Duration::from_millis(200);
 /// Acknowledgements waiting to be passed on; beyond it they are dropped, and redelivery finds out by itself.
 const RETIRE_LIMIT: usize = 200_000;
 const REDELIVER_EVERY: Duration = Duration::from_millis(500);
+/// A message whose body is nowhere is given up after so long: somebody may have been about to write it.
+const LOST_AFTER: Duration = Duration::from_secs(30);
+/// Looking for bodies on a disk may take so long.
+const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What became of an update.
 #[derive(Debug, Default)]
@@ -267,7 +271,7 @@ pub async fn redelivery_loop(node: Arc<Node>) {
 /// bodies neither has: healing looks for those.
 async fn redeliver(node: &Arc<Node>, peer: NodeId) -> bool {
     let mut after: Option<(cluster::UserId, EntryId)> = None;
-    let (mut delivered, mut stuck) = (0, 0);
+    let (mut delivered, mut stuck) = (0, Vec::new());
     loop {
         let page = match node.store.pending(peer, after, PAGE) {
             Ok(page) => page,
@@ -276,7 +280,10 @@ async fn redeliver(node: &Arc<Node>, peer: NodeId) -> bool {
                 return false;
             }
         };
-        let Some(last) = page.last() else { return delivered > 0 || stuck == 0 };
+        let Some(last) = page.last() else {
+            let is_done = delivered > 0 || stuck.is_empty();
+            return give_up_lost(node, peer, stuck).await || is_done;
+        };
         after = Some((last.user, last.id));
         let young = node.clock.millis().saturating_sub(GRACE.as_millis() as u64);
         let due: Vec<Entry> =
@@ -300,7 +307,8 @@ async fn redeliver(node: &Arc<Node>, peer: NodeId) -> bool {
                     acked.push(version(&joined, joined.digest()));
                     newer.push(PendingEntry::settled(*joined));
                 }
-                Updated::NoBody => stuck += 1,
+                Updated::NoBody if stuck.len() < PAGE => stuck.push(entry.clone()),
+                Updated::NoBody => {}
             }
         }
         delivered += acked.len();
@@ -316,6 +324,38 @@ async fn redeliver(node: &Arc<Node>, peer: NodeId) -> bool {
         node.notices.send(node, ours.cloned(), None);
         node.metrics.redelivered.inc_by(due.len() as u64);
     }
+}
+
+/// Of entries that we have only as a witness and that their replicas cannot take for want of a body: those of which no disk of a whole
+/// cluster has the body, and so none has it any more, need not be told of for ever. That takes the loss of the disks of all
+/// replicas that had it; of mail that was acknowledged, of `minCopies` disks at one time. True if there were any.
+async fn give_up_lost(node: &Arc<Node>, peer: NodeId, stuck: Vec<Entry>) -> bool {
+    let old = node.clock.millis().saturating_sub(LOST_AFTER.as_millis() as u64);
+    let is_candidate = |entry: &Entry| {
+        entry.is_live() && !entry.replicas.value.contains(&node.id) && entry.latest().unix_millis() <= old
+    };
+    let mut stuck: Vec<Entry> = stuck.into_iter().filter(is_candidate).collect();
+    let members: Vec<NodeId> = node.topology.now().view.members.iter().map(|member| member.id).collect();
+    let readable: BTreeSet<NodeId> = node.topology.readable().into_iter().map(|(id, _)| id).collect();
+    // Whoever is away, or not level yet, may have it, or hear of it.
+    let is_whole = |member: &NodeId| readable.contains(member) && !node.topology.is_refilling(*member);
+    if stuck.is_empty() || node.healing.is_refilling() || !members.iter().all(is_whole) {
+        return false;
+    }
+    for member in members {
+        let blobs: BTreeSet<_> = stuck.iter().map(|entry| entry.blob.id).collect();
+        let request = Request::Missing { blobs: blobs.into_iter().collect() };
+        let Ok(Response::Missing(missing)) = node.call(member, request, LOOK_DEADLINE).await else {
+            return false;
+        };
+        stuck.retain(|entry| missing.contains(&entry.blob.id));
+    }
+    for entry in &stuck {
+        tracing::error!(user = %entry.user, entry = %entry.id, body = ?entry.blob.id, "no disk has this message's body any more; it is lost");
+    }
+    node.metrics.lost_bodies.inc_by(stuck.len() as u64);
+    let lost: Vec<Version> = stuck.iter().map(|entry| version(entry, entry.digest())).collect();
+    !lost.is_empty() && replica::retire(node, peer, lost).await.is_ok()
 }
 
 /// The peer may lack the bodies of entries made while it was away. Bodies it has cost one small question.

@@ -26,6 +26,8 @@ pub struct Report<'a> {
     /// The transaction's id, as in the logs.
     pub queue_id: &'a str,
     pub failures: &'a [Failure<'a>],
+    /// The recipients are only late; until then it is tried.
+    pub delayed_until: Option<&'a str>,
     /// The message that could not be delivered; its header is returned.
     pub message: &'a [u8],
 }
@@ -68,9 +70,13 @@ impl Report<'_> {
 
     fn head(&self, text: &mut String, boundary: &str) {
         let Self { host_name, to, id, date, .. } = self;
+        let subject = match self.delayed_until {
+            None => "Your message could not be delivered",
+            Some(_) => "Your message is delayed",
+        };
         let _ = write!(
             text,
-            "From: Mail delivery <MAILER-DAEMON@{host_name}>\r\nTo: <{to}>\r\nSubject: Your message could not be delivered\r\n\
+            "From: Mail delivery <MAILER-DAEMON@{host_name}>\r\nTo: <{to}>\r\nSubject: {subject}\r\n\
              Date: {date}\r\nMessage-ID: <{id}@{host_name}>\r\nAuto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n\
              Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"{boundary}\"\r\n\r\n"
         );
@@ -80,9 +86,18 @@ impl Report<'_> {
         let _ = write!(
             text,
             "--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\
-             This is the mail server {}.\r\n\r\nYour message did not reach these recipients, and will not be tried again:\r\n",
+             This is the mail server {}.\r\n\r\n",
             self.host_name
         );
+        let _ = match self.delayed_until {
+            None => {
+                write!(text, "Your message did not reach these recipients, and will not be tried again:\r\n")
+            }
+            Some(until) => write!(
+                text,
+                "Your message has not reached these recipients yet. You need not send it again: it will be tried until\r\n{until}.\r\n"
+            ),
+        };
         for failure in self.failures {
             let _ = write!(text, "\r\n  {}\r\n", failure.recipient);
             if failure.expired {
@@ -108,9 +123,10 @@ impl Report<'_> {
         );
         for failure in self.failures {
             let problem = failure.problem;
+            let action = if self.delayed_until.is_some() { "delayed" } else { "failed" };
             let _ = write!(
                 text,
-                "\r\nFinal-Recipient: {address}; {}\r\nAction: failed\r\nStatus: {}\r\n",
+                "\r\nFinal-Recipient: {address}; {}\r\nAction: {action}\r\nStatus: {}\r\n",
                 failure.recipient,
                 failure.status()
             );
@@ -124,6 +140,9 @@ impl Report<'_> {
                 "Diagnostic-Code: {kind}; {}\r\nLast-Attempt-Date: {date}\r\n",
                 cut(&problem.text)
             );
+            if let Some(until) = self.delayed_until {
+                let _ = write!(text, "Will-Retry-Until: {until}\r\n");
+            }
         }
         text.push_str("\r\n");
     }
@@ -151,6 +170,16 @@ mod tests {
     use super::*;
 
     fn report(recipient: &str, problem: &Problem, expired: bool, message: &[u8]) -> String {
+        told(recipient, problem, expired, None, message)
+    }
+
+    fn told(
+        recipient: &str,
+        problem: &Problem,
+        expired: bool,
+        delayed_until: Option<&str>,
+        message: &[u8],
+    ) -> String {
         let failures = [Failure { recipient, problem, expired }];
         let report = Report {
             host_name: "mx.example.org",
@@ -160,6 +189,7 @@ mod tests {
             arrived: "Thu, 1 Jan 1970 00:00:00 +0000",
             queue_id: "7.1",
             failures: &failures,
+            delayed_until,
             message,
         };
         String::from_utf8(report.message()).unwrap()
@@ -202,6 +232,20 @@ mod tests {
             text.contains("Status: 4.4.7\r\n") && text.contains("Diagnostic-Code: X-Prickle; no connection")
         );
         assert!(text.contains("tried for too long"));
+    }
+
+    #[test]
+    fn a_delay_is_no_failure_and_says_until_when_it_is_tried() {
+        let problem = Problem::temporary(4, 1, "no connection to 192.0.2.1");
+        let until = "Tue, 6 Jan 1970 00:00:00 +0000";
+        let text = told("bob@example.net", &problem, false, Some(until), b"X: y\r\n\r\n");
+        assert!(
+            text.contains("Subject: Your message is delayed\r\n")
+                && text.contains("not reached these recipients yet")
+        );
+        assert!(text.contains("Action: delayed\r\nStatus: 4.4.1\r\n"), "{text}");
+        assert!(text.contains(&format!("\r\nWill-Retry-Until: {until}\r\n")));
+        assert!(!text.contains("failed") && !text.contains("could not be delivered"));
     }
 
     #[test]

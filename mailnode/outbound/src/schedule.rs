@@ -9,6 +9,8 @@ use std::time::Duration;
 pub struct Schedule {
     /// Between attempts; the last is repeated. Not empty.
     pub waits: Vec<Duration>,
+    /// The sender of a message that is older is told that it is delayed; zero: never.
+    pub warning: Duration,
     /// A message that is older is given up.
     pub expiry: Duration,
 }
@@ -19,12 +21,18 @@ impl Default for Schedule {
         let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
         Self {
             waits: [5, 10, 15, 30, 60, 120, 240].map(minutes).to_vec(),
+            warning: Duration::from_secs(4 * 3_600),
             expiry: Duration::from_secs(5 * 24 * 3_600),
         }
     }
 }
 
 impl Schedule {
+    /// Is a message late enough that its sender should know?
+    pub fn is_late(&self, age: Duration) -> bool {
+        !self.warning.is_zero() && age >= self.warning
+    }
+
     /// How long to wait after an attempt at this age. `random` spreads what came together by a tenth either way.
     pub fn wait(&self, age: Duration, random: u64) -> Duration {
         let mut end = Duration::ZERO;
@@ -65,8 +73,8 @@ mod tests {
 
     #[test]
     fn waits_grow_with_the_age_and_the_last_is_repeated() {
-        let schedule =
-            Schedule { waits: vec![seconds(10), seconds(20), seconds(40)], expiry: seconds(1_000) };
+        let waits = vec![seconds(10), seconds(20), seconds(40)];
+        let schedule = Schedule { waits, ..Schedule::default() };
         let wait = |age| schedule.wait(seconds(age), 100).as_secs();
         assert_eq!([wait(0), wait(9), wait(10), wait(29), wait(30), wait(900)], [10, 10, 20, 20, 40, 40]);
     }

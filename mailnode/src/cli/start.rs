@@ -12,6 +12,7 @@ use lease::{LeaseService, SharedDirectory};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 #[derive(Args)]
@@ -75,13 +76,25 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
         .map_err(CliError::new)
 }
 
-/// Resolves on Ctrl-C and on SIGTERM, which is how Kubernetes stops a pod.
-async fn asked_to_stop() -> Result<(), CliError> {
-    let mut terminate =
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(CliError::new)?;
-    tokio::select! {
-        outcome = tokio::signal::ctrl_c() => outcome.map_err(CliError::new),
-        _ = terminate.recv() => Ok(()),
+/// Ctrl-C and SIGTERM, which is how Kubernetes stops a pod. Made before anything else: they are remembered until they are asked for, and the
+/// first process of a container that has not said what it does with them is not stopped by them.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn listen() -> Result<Self, CliError> {
+        let terminate = signal(SignalKind::terminate()).map_err(CliError::new)?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(CliError::new)?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn asked_for(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
@@ -90,14 +103,15 @@ pub fn serve(path: &Path, identity: &Identity) -> Result<(), CliError> {
     log(&config.log)?;
     let credentials = Credentials::load(&config).map_err(CliError::new)?;
     runtime()?.block_on(async {
+        let stop = Stop::listen()?;
         let leases = &config.cluster.leases;
         match (&leases.directory, &leases.kubernetes) {
             (Some(directory), _) => {
                 let leases = SharedDirectory::new(directory)
                     .map_err(|error| CliError::new(format!("cluster.leases.directory: {error}")))?;
-                serve_with(&config, credentials, leases).await
+                serve_with(&config, credentials, leases, stop).await
             }
-            (None, Some(kubernetes)) => serve_in_kubernetes(&config, credentials, kubernetes).await,
+            (None, Some(kubernetes)) => serve_in_kubernetes(&config, credentials, kubernetes, stop).await,
             (None, None) => {
                 Err(CliError::new("cluster.leases: must have exactly one of directory and kubernetes"))
             }
@@ -110,16 +124,22 @@ async fn serve_in_kubernetes(
     config: &Config,
     credentials: Credentials,
     leases: &KubernetesLeasesConfig,
+    stop: Stop,
 ) -> Result<(), CliError> {
     let prefix = leases.prefix.as_ref().unwrap_or(&config.cluster.name);
     let leases = lease_kubernetes::KubernetesLeases::connect(&leases.namespace, prefix)
         .await
         .map_err(|error| CliError::new(format!("cluster.leases.kubernetes: {error}")))?;
-    serve_with(config, credentials, leases).await
+    serve_with(config, credentials, leases, stop).await
 }
 
 #[cfg(not(feature = "kubernetes"))]
-async fn serve_in_kubernetes(_: &Config, _: Credentials, _: &KubernetesLeasesConfig) -> Result<(), CliError> {
+async fn serve_in_kubernetes(
+    _: &Config,
+    _: Credentials,
+    _: &KubernetesLeasesConfig,
+    _: Stop,
+) -> Result<(), CliError> {
     Err(CliError::new("cluster.leases.kubernetes: this mailnode was built without `--features kubernetes`"))
 }
 
@@ -127,14 +147,22 @@ async fn serve_with<L: LeaseService>(
     config: &Config,
     credentials: Credentials,
     leases: L,
+    mut stop: Stop,
 ) -> Result<(), CliError> {
-    let node = running::start(config, credentials, leases).await.map_err(CliError::new)?;
+    let node = tokio::select! {
+        biased;
+        started = running::start(config, credentials, leases) => started.map_err(CliError::new)?,
+        () = stop.asked_for() => {
+            tracing::info!("stopped before it had started");
+            return Ok(());
+        }
+    };
     tracing::info!(node = config.name, id = %node.node.id, "started");
     tokio::select! {
-        outcome = asked_to_stop() => {
+        () = stop.asked_for() => {
             tracing::info!("stopping");
             node.stop().await;
-            outcome
+            Ok(())
         }
         () = node.quarantined() => {
             node.stop().await;
@@ -154,9 +182,10 @@ fn begin_anew() -> CliError {
 pub fn dev(options: DevOptions) -> Result<(), CliError> {
     log(&LogConfig { filter: options.log.clone(), format: LogFormat::Text })?;
     runtime()?.block_on(async {
+        let mut stop = Stop::listen()?;
         let cluster = dev::start(&options).await.map_err(CliError::new)?;
         println!("{}", cluster.describe());
-        asked_to_stop().await?;
+        stop.asked_for().await;
         println!("stopping");
         cluster.stop().await;
         Ok(())

@@ -15,6 +15,8 @@ pub struct OutboundConfig {
     pub name_servers: Vec<SocketAddr>,
     /// Waits between attempts; the last is repeated.
     pub retry_seconds: Vec<u64>,
+    /// The sender of a message that is older is told that it is delayed, once; 0: never.
+    pub warn_seconds: u64,
     /// A message that is older is given up, and its sender told.
     pub expire_seconds: u64,
     /// Connections to other servers at one time, of this node.
@@ -34,6 +36,7 @@ impl Default for OutboundConfig {
             enabled: true,
             name_servers: Vec::new(),
             retry_seconds: schedule.waits.iter().map(std::time::Duration::as_secs).collect(),
+            warn_seconds: schedule.warning.as_secs(),
             expire_seconds: schedule.expiry.as_secs(),
             connections: 100,
             connections_per_destination: 10,
@@ -107,6 +110,9 @@ pub(super) fn check(config: &OutboundConfig) -> Result<(), ConfigError> {
     if !(1..=30 * 86_400).contains(&config.expire_seconds) {
         return Err(refuse("outbound.expireSeconds", "must be 1 second to 30 days"));
     }
+    if config.warn_seconds > 30 * 86_400 {
+        return Err(refuse("outbound.warnSeconds", "must be 0 (never) to 30 days"));
+    }
     if !(1..=10_000).contains(&config.connections) {
         return Err(refuse("outbound.connections", "must be 1 to 10000"));
     }
@@ -168,6 +174,7 @@ mod tests {
             ("retrySeconds: []", "outbound.retrySeconds"),
             ("retrySeconds: [60, 0]", "outbound.retrySeconds"),
             ("expireSeconds: 0", "outbound.expireSeconds"),
+            ("warnSeconds: 2592001", "outbound.warnSeconds"),
             ("connections: 0", "outbound.connections"),
             ("{ connections: 5, connectionsPerDestination: 6 }", "outbound.connectionsPerDestination"),
             ("messages: 1", "outbound.messages"),

@@ -1,12 +1,12 @@
 //! What came of an attempt is made durable: recipients that are done become registers of the entry, and when all are, the
 //! entry a tombstone. Then the queue goes on. Senders hear of failures before they count as done.
 
-use super::holder::{FAILED, SENT, done};
+use super::holder::{FAILED, SENT, WARNED, done};
 use super::{Held, is_ours};
 use crate::environment;
 use crate::node::Node;
 use cluster::{Entry, EntryId, Flag};
-use outbound::queue::Judgement;
+use outbound::queue::{Judgement, Late};
 use outbound::{Destination, Outcome, Problem, Work};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub async fn conclude(
     let delivered = judgement.delivered.iter().map(|(index, _)| *index);
     let mut done: Vec<usize> = delivered.collect();
     let mut registers: Vec<Flag> = done.iter().map(|index| Flag::Keyword(format!("{SENT}{index}"))).collect();
-    if !judgement.failed.is_empty() && super::report::report(node, held, &judgement.failed).await {
+    if !judgement.failed.is_empty() && super::report::failed(node, held, &judgement.failed).await {
         let failed = judgement.failed.iter().map(|(index, _, _)| *index);
         registers.extend(failed.clone().map(|index| Flag::Keyword(format!("{FAILED}{index}"))));
         done.extend(failed);
@@ -58,6 +58,16 @@ pub async fn conclude(
     if !stays_open {
         let (now, random) = (outbound.now(), environment::random());
         outbound.lock().queue.settle(work, destination, last.as_ref(), now, random);
+    }
+}
+
+/// Tells the sender of a message that is late, once.
+pub async fn warn(node: &Arc<Node>, late: Late<EntryId>) {
+    let Some(held) = node.outbound.lock().held.get(&late.id).cloned() else { return };
+    if super::report::delayed(node, &held, late.recipients).await {
+        note(node, late.id, &[WARNED.to_owned()]).await;
+    } else {
+        node.outbound.lock().queue.warn_again(late.id);
     }
 }
 

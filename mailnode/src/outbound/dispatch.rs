@@ -1,6 +1,6 @@
 //! Opens a connection whenever something is due that may have one, or begins to bring messages to lists, and gives up what is too old.
 
-use super::conclude::{conclude, finish};
+use super::conclude::{conclude, finish, warn};
 use super::holder;
 use super::resolver::Resolver;
 use super::worker::{Worker, work_on_lists};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// How often it is looked for messages that are too old; of an expiry that is shorter, a tenth.
+/// How often it is looked for messages that are late or too old; of an expiry that is shorter, a tenth.
 const EXPIRY: Duration = Duration::from_secs(10);
 /// Of these, so many at a time.
 const AT_ONCE: usize = 100;
@@ -94,6 +94,10 @@ async fn expiry_loop(node: Arc<Node>) {
     loop {
         tokio::time::sleep(every).await;
         finish(&node).await;
+        let late = outbound.lock().queue.late(outbound.now(), AT_ONCE);
+        for late in late {
+            warn(&node, late).await;
+        }
         let expired = outbound.lock().queue.expired(outbound.now(), AT_ONCE);
         for (work, destination, problem) in expired {
             let held = outbound.lock().held.get(&work.id).cloned();

@@ -31,6 +31,8 @@ const DAMAGED: usize = 1_000;
 /// The registers of an entry that say who is done.
 pub const SENT: &str = "sent-";
 pub const FAILED: &str = "failed-";
+/// And the one that says that the sender was told of a delay.
+pub const WARNED: &str = "warned";
 
 /// Recipients that are done, by the entry's registers.
 pub fn done(entry: &Entry) -> BTreeSet<usize> {
@@ -183,7 +185,8 @@ impl Outbound {
             state.finished.insert(id, entry);
             return;
         }
-        let facts = Facts { age_since: age(&entry), learnt: now, recipients };
+        let warned = entry.has_flag(&Flag::Keyword(WARNED.into()));
+        let facts = Facts { age_since: age(&entry), learnt: now, warned, recipients };
         if state.queue.insert(id, facts, now) {
             state.held.insert(id, Held { entry, envelope: Arc::new(envelope) });
         } else {

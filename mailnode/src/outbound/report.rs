@@ -17,23 +17,40 @@ use std::sync::Arc;
 
 /// Tells the sender of recipients that will not get the message: index, why, and whether it was given up. False if it
 /// has to be tried again; then they must not count as done.
-pub async fn report(node: &Arc<Node>, held: &Held, failed: &[(usize, Problem, bool)]) -> bool {
+pub async fn failed(node: &Arc<Node>, held: &Held, failed: &[(usize, Problem, bool)]) -> bool {
+    report(node, held, failed, None).await
+}
+
+/// Tells the sender of recipients that have not got the message yet. False if it has to be tried again.
+pub async fn delayed(node: &Arc<Node>, held: &Held, late: Vec<(usize, Problem)>) -> bool {
+    let late: Vec<_> = late.into_iter().map(|(index, last)| (index, last, false)).collect();
+    let expiry = node.outbound.settings.schedule.expiry.as_secs();
+    let until = held.entry.internal_date.saturating_add(i64::try_from(expiry).unwrap_or(i64::MAX));
+    report(node, held, &late, Some(&date(until))).await
+}
+
+async fn report(
+    node: &Arc<Node>,
+    held: &Held,
+    failed: &[(usize, Problem, bool)],
+    delayed_until: Option<&str>,
+) -> bool {
     let envelope = &held.envelope;
     let Some(sender) = &envelope.sender else {
-        tracing::info!(id = envelope.id, "nobody is told of the failure: the return path is null");
+        tracing::info!(id = envelope.id, "nobody is told: the return path is null");
         return true;
     };
-    match deliver(node, held, sender, failed).await {
+    match deliver(node, held, sender, failed, delayed_until).await {
         Ok(()) => {
             node.metrics.queue.reports.inc();
             true
         }
         Err(Failure::NotFound | Failure::Invalid(_)) => {
-            tracing::warn!(id = envelope.id, sender, "nobody is told of the failure: the sender is gone");
+            tracing::warn!(id = envelope.id, sender, "nobody is told: the sender is gone");
             true
         }
         Err(failure) => {
-            tracing::warn!(id = envelope.id, sender, %failure, "the report of a failure waits");
+            tracing::warn!(id = envelope.id, sender, %failure, "the report waits");
             false
         }
     }
@@ -44,6 +61,7 @@ async fn deliver(
     held: &Held,
     sender: &str,
     failed: &[(usize, Problem, bool)],
+    delayed_until: Option<&str>,
 ) -> Result<(), Failure> {
     let recipients = recipients(node, sender).await?;
     let envelope = &held.envelope;
@@ -69,6 +87,7 @@ async fn deliver(
         arrived: &date(envelope.arrived),
         queue_id: &envelope.id,
         failures: &failures,
+        delayed_until,
         message: &message,
     };
     let mut whole = b"Return-Path: <>\r\n".to_vec();

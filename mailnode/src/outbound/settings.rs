@@ -46,6 +46,7 @@ impl Settings {
             },
             schedule: Schedule {
                 waits: config.retry_seconds.iter().map(seconds).collect(),
+                warning: seconds(&config.warn_seconds),
                 expiry: seconds(&config.expire_seconds),
             },
             name_servers: config.name_servers.clone(),

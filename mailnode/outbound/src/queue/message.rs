@@ -1,5 +1,6 @@
 //! One message of the queue, and its jobs.
 
+use crate::problem::Problem;
 use crate::route::Destination;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,6 +11,8 @@ pub struct Facts {
     /// Its age when it was put into the queue, and when that was.
     pub age_since: Duration,
     pub learnt: Duration,
+    /// Its sender knows that it is late.
+    pub warned: bool,
     /// Recipients that are not done, by destination.
     pub recipients: BTreeMap<Destination, Vec<usize>>,
 }
@@ -20,6 +23,14 @@ pub struct Work<K> {
     pub id: K,
     /// Indexes into the envelope's recipients.
     pub recipients: Vec<usize>,
+}
+
+/// A message whose sender should know that it is late.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Late<K> {
+    pub id: K,
+    /// Who has not got it yet, and why.
+    pub recipients: Vec<(usize, Problem)>,
 }
 
 #[derive(Debug)]

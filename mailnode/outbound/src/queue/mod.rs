@@ -16,7 +16,7 @@
 mod destinations;
 mod message;
 
-pub use message::{Facts, JobView, MessageView, Work};
+pub use message::{Facts, JobView, Late, MessageView, Work};
 
 use crate::client::Outcome;
 use crate::problem::Problem;
@@ -240,6 +240,34 @@ impl<K: Copy + Ord> Queue<K> {
     /// It works (again).
     pub fn destination_works(&mut self, destination: &Destination) {
         self.destinations.works(destination);
+    }
+
+    /// Messages whose senders should know now that they are late, at most `most`; each is given once. Those for lists are not: their
+    /// members are here.
+    pub fn late(&mut self, now: Duration, most: usize) -> Vec<Late<K>> {
+        let (schedule, destinations) = (&self.schedule, &self.destinations);
+        let is_late = |message: &Message| !message.facts.warned && schedule.is_late(message.age(now));
+        let messages = self.messages.iter_mut().filter(|(_, message)| is_late(message)).take(most);
+        let late = messages.map(|(&id, message)| {
+            message.facts.warned = true;
+            let jobs = message.jobs.iter().filter(|(destination, _)| **destination != Destination::lists());
+            let recipients = jobs.flat_map(|(destination, job)| {
+                let last = job.last.clone().or_else(|| destinations.last_error(destination));
+                let text = last.unwrap_or_else(|| "it could not be tried yet".into());
+                // RFC 3463 3.5: no more is known of what was deferred than its text.
+                let problem = Problem::temporary(4, 0, text);
+                job.recipients.iter().map(move |&recipient| (recipient, problem.clone()))
+            });
+            Late { id, recipients: recipients.collect() }
+        });
+        late.filter(|late| !late.recipients.is_empty()).collect()
+    }
+
+    /// The sender of a late message could not be told.
+    pub fn warn_again(&mut self, id: K) {
+        if let Some(message) = self.messages.get_mut(&id) {
+            message.facts.warned = false;
+        }
     }
 
     /// Takes the jobs of messages that are too old and wait, at most `most`, with the last error of each.

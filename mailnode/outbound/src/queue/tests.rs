@@ -7,7 +7,8 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 fn queue() -> Queue<u32> {
-    let schedule = Schedule { waits: vec![seconds(10), seconds(20)], expiry: seconds(100) };
+    let schedule =
+        Schedule { waits: vec![seconds(10), seconds(20)], warning: seconds(40), expiry: seconds(100) };
     Queue::new(LIMITS, schedule)
 }
 
@@ -17,7 +18,7 @@ fn to(domain: &str) -> Destination {
 
 fn facts(recipients: &[(&str, &[usize])], now: Duration) -> Facts {
     let recipients = recipients.iter().map(|(domain, indexes)| (to(domain), indexes.to_vec())).collect();
-    Facts { age_since: Duration::ZERO, learnt: now, recipients }
+    Facts { age_since: Duration::ZERO, learnt: now, warned: false, recipients }
 }
 
 fn later() -> Problem {
@@ -182,4 +183,25 @@ fn a_full_queue_takes_no_more() {
     assert!(queue.insert(1, facts(&[("a.example", &[0])], seconds(0)), seconds(0)));
     assert!(!queue.insert(1, facts(&[("a.example", &[0])], seconds(0)), seconds(0)));
     assert!(!queue.insert(2, facts(&[("a.example", &[0])], seconds(0)), seconds(0)));
+}
+
+#[test]
+fn a_late_message_is_told_of_once_with_the_last_error_of_each_recipient_that_is_left() {
+    let mut queue = queue();
+    queue.insert(1, facts(&[("a.example", &[0, 1]), ("b.example", &[2])], seconds(0)), seconds(0));
+    queue.insert(2, Facts { warned: true, ..facts(&[("a.example", &[0])], seconds(0)) }, seconds(0));
+    let list = BTreeMap::from([(Destination::lists(), vec![0])]);
+    queue.insert(3, Facts { recipients: list, ..facts(&[], seconds(0)) }, seconds(0));
+    queue.connection(seconds(0)).unwrap();
+    defer(&mut queue, &to("a.example"), seconds(1));
+    queue.done(1, &[1]);
+    assert_eq!(queue.late(seconds(39), 10), []);
+    let late = queue.late(seconds(40), 10);
+    let [Late { id: 1, recipients }] = &late[..] else { panic!("{late:?}") };
+    let texts: Vec<(usize, &str)> =
+        recipients.iter().map(|(index, problem)| (*index, problem.text.as_str())).collect();
+    assert_eq!(texts, [(0, later().to_string().as_str()), (2, "it could not be tried yet")]);
+    assert_eq!(queue.late(seconds(50), 10), []);
+    queue.warn_again(1);
+    assert_eq!(queue.late(seconds(50), 10).len(), 1);
 }
