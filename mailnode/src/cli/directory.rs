@@ -3,7 +3,7 @@
 //! Everything goes through the admin API of one node. An import may be cut off and repeated.
 
 use super::CliError;
-use super::admin::{Client, escape};
+use super::client::{Client, escape};
 use crate::admin::transfer::{LINES, Lines, Outcome, Page, Report};
 use clap::Subcommand;
 use directory::accounts::transfer::{Counts, FORMAT, Header, Line};

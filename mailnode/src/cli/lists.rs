@@ -1,6 +1,6 @@
 //! `mailnode list`: mailing lists.
 
-use super::admin::{Client, escape};
+use super::client::{Client, escape};
 use super::{CliError, Target};
 use crate::admin::{MEMBERS, MailingList, MembersChange, MembersPage};
 use clap::{Subcommand, ValueEnum};

@@ -1,12 +1,14 @@
 //! The command line.
 
 mod admin;
+mod client;
 mod directory;
 mod lists;
 mod log;
 mod pki;
 mod queue;
 mod start;
+mod users;
 
 pub use start::DevOptions;
 
@@ -55,7 +57,7 @@ enum Command {
     Pki(pki::PkiCommand),
     /// Accounts.
     #[command(subcommand)]
-    User(admin::UserCommand),
+    User(users::UserCommand),
     /// Domains that mail is accepted for.
     #[command(subcommand)]
     Domain(admin::DomainCommand),
@@ -89,16 +91,16 @@ pub fn run() -> ExitCode {
         Command::Serve { config, identity } => start::serve(&config, &identity),
         Command::Config(command) => start::config(command),
         Command::Pki(command) => pki::run(command),
-        Command::User(command) => admin::user(&cli.target, command),
+        Command::User(command) => users::user(&cli.target, command),
         Command::Domain(command) => admin::domain(&cli.target, command),
         Command::Alias(command) => admin::alias(&cli.target, command),
         Command::List(command) => lists::run(&cli.target, command),
         Command::Cluster(command) => admin::cluster(&cli.target, command),
         Command::Queue(command) => {
-            admin::Client::new(&cli.target).and_then(|client| queue::run(&client, command))
+            client::Client::new(&cli.target).and_then(|client| queue::run(&client, command))
         }
         Command::Directory(command) => {
-            admin::Client::new(&cli.target).and_then(|client| directory::run(&client, command))
+            client::Client::new(&cli.target).and_then(|client| directory::run(&client, command))
         }
         Command::Log(command) => log::run(command),
         Command::Bench(options) => bench::run(&options).map_err(CliError::new),

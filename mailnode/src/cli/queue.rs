@@ -1,7 +1,7 @@
 //! `mailnode queue`: mail to other servers that waits, on all nodes.
 
 use super::CliError;
-use super::admin::{Client, escape};
+use super::client::{Client, escape};
 use crate::admin::{QueuePage, Retried};
 use crate::outbound::control::{QueuedMessage, RecipientState};
 use clap::Subcommand;
