@@ -73,6 +73,7 @@ class Machine:
     def spawn(self, name, *command):
         command = [*in_group(f"{self.name}/system"), *self.inside, *command]
         self.processes.append(Process(f"{self.name} {name}", command, self.path(f"{name}.log")))
+        return self.processes[-1]
 
     def _ctr(self):
         return [*self.inside, "ctr", "--address", "/run/containerd/containerd.sock", "--namespace", "k8s.io"]
