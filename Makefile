@@ -3,7 +3,8 @@
 #   make fmt lint deny    formatting, clippy, licences and sources of dependencies
 #   make unit             unit tests and protocol transcripts of all crates
 #   make sim              the simulator: its checkers' tests, regression seeds, and 2,000 histories (SEEDS=0..100000 for others)
-#   make e2e              real clients, real mail and the kill scenario; ONLY='-k idle' for some of them
+#   make e2e              real clients, real mail and the kill scenario; TEST=name for one scenario: on Kubernetes if there is one whose
+#                         name has that in it, else here; ONLY='-k idle' for some of those here
 #   make chaos            five nodes in network namespaces, killed, frozen, cut off and robbed of disks under load (not part of
 #                         `make test` yet)
 #   make tikv-nodes       clusters whose accounts are in TiKV, which is away, slow, silent or killed (needs Go)
@@ -29,7 +30,7 @@ ONLY =
 SEEDS = 0..2000
 
 .NOTPARALLEL:
-.PHONY: test install fmt lint deny unit sim e2e chaos tikv-nodes versions operator-e2e kubernetes-e2e kubernetes-short tikv-e2e figures scale crds bench
+.PHONY: test install fmt lint deny unit sim e2e e2e-here chaos tikv-nodes versions operator-e2e kubernetes-e2e kubernetes-short tikv-e2e figures scale crds bench
 
 # What incremental builds keep would double the gigabytes, for nothing in a build from a clean checkout.
 test: export CARGO_INCREMENTAL = 0
@@ -57,11 +58,16 @@ sim:
 	cargo test --profile sim --locked -p sim
 	cargo run --profile sim --locked -p sim -- --seeds $(SEEDS)
 
-# The unoptimised build that the unit tests need anyway; CI would wait six minutes for a release.
+# pytest says by its exit status whether any test has such a name.
 e2e: install
+	@if [ -n '$(TEST)' ] && (cd e2e/kubernetes && $(TOOLS)/bin/python -m pytest --collect-only --quiet -k '$(TEST)' >/dev/null); \
+	then cd e2e/kubernetes && $(TOOLS)/bin/python -m pytest --unoptimised -k '$(TEST)'; else $(MAKE) --no-print-directory e2e-here; fi
+
+# The unoptimised build that the unit tests need anyway; CI would wait six minutes for a release.
+e2e-here: install
 	cargo build --locked -p mailnode
 	cd e2e && PRICKLE_MAILNODE=$${PRICKLE_MAILNODE:-$(CARGO_TARGET_DIR)/debug/mailnode} \
-	$(TOOLS)/bin/python -m pytest --ignore=test_chaos.py --ignore=test_tikv.py $(ONLY)
+	$(TOOLS)/bin/python -m pytest --ignore=test_chaos.py --ignore=test_tikv.py $(if $(TEST),-k '$(TEST)') $(ONLY)
 
 chaos: install
 	cargo build --release --locked -p mailnode

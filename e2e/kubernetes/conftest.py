@@ -53,6 +53,7 @@ def kubernetes(request, tmp_path_factory):
             labelled = config | {"Labels": {"org.opencontainers.image.version": tag.split(":")[1]}}
             made.append(images.archive(out / f"{tag.replace('/', '-')}.tar", [tag], program, destination, labelled))
     cluster = kubernetes_cluster.Kubernetes(binaries)
+    cluster.mailnode = programs["mailnode"]
     try:
         begun = time.monotonic()
         cluster.start()

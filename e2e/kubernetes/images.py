@@ -23,6 +23,17 @@ QUICK = [
     f"--config=profile.release.package.{package}.{setting}"
     for package in ("mailnode", "operator") for setting in ("opt-level=1", "codegen-units=64", "debug=false")
 ]
+#: How the Dockerfiles build: what rustc is told, each package's features and program.
+RUSTFLAGS = "-C target-feature=+crt-static"
+PACKAGES = {"mailnode": (("kubernetes", "tikv"), "mailnode"), "operator": ((), "prickle-operator")}
+
+
+def first_stage(dockerfile):
+    """Words of the command that builds, up to the first `&&` behind `cargo`."""
+    lines = dockerfile.read_text().replace("\\\n", " ").splitlines()
+    command = next(line for line in lines if line.startswith("RUN ") and "cargo build" in line)
+    steps = [step.strip() for step in command.removeprefix("RUN ").split("&&")]
+    return shlex.split(next(step for step in steps if "cargo build" in step))
 
 
 def last_stage(dockerfile):
@@ -51,9 +62,10 @@ def last_stage(dockerfile):
 
 def build_programs():
     """The static programs, `mailnode` and `prickle-operator`, by name. One build, so that what both need is compiled once."""
-    command = ["cargo", "build", "--release", "--locked", *QUICK, "-p", "mailnode", "-p", "operator",
-               "--features", "mailnode/kubernetes,mailnode/tikv", "--target", TRIPLE]
-    environment = {**os.environ, "RUSTFLAGS": "-C target-feature=+crt-static", "CARGO_TARGET_DIR": str(TARGET)}
+    packages = [word for package in PACKAGES for word in ("-p", package)]
+    features = ",".join(f"{package}/{feature}" for package, (features, _) in PACKAGES.items() for feature in features)
+    command = ["cargo", "build", "--release", "--locked", *QUICK, *packages, "--features", features, "--target", TRIPLE]
+    environment = {**os.environ, "RUSTFLAGS": RUSTFLAGS, "CARGO_TARGET_DIR": str(TARGET)}
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=3600)
     return {name: TARGET / TRIPLE / "release" / name for name in ("mailnode", "prickle-operator")}
 

@@ -50,6 +50,8 @@ class Kubernetes:
         self._lock = LOCK.open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.binaries = binaries
+        #: The program in the images, for what administrators do from outside.
+        self.mailnode = None
         self.directory = Path(tempfile.mkdtemp(prefix="prickle-kubernetes-"))
         names = [f"machine-{number + 1}" for number in range(machines)]
         self.control = ControlPlane(self.directory, binaries, names)

@@ -53,11 +53,11 @@ class Machine:
         self.processes = [holder]
         eventually(f"{self} has its mounts", lambda: self.path("booted").exists(), 20)
         self.inside = ["nsenter", f"--target={holder.pid}", "--net", "--mount"]
-        self._spawn("containerd", "containerd", "--config", self.path("containerd.toml"))
+        self.spawn("containerd", "containerd", "--config", self.path("containerd.toml"))
         eventually(f"containerd of {self} answers", lambda: "SERVER" in run(*self._ctr(), "version").upper(), 60)
         for image in images:
             self.load(image)
-        self._spawn(
+        self.spawn(
             "kubelet", self.binaries / "kubelet", f"--config={self.path('kubelet.json')}",
             f"--kubeconfig={self.control.kubeconfig(self.name)}", f"--root-dir={self.path('kubelet')}",
             f"--cert-dir={self.path('pki')}", f"--node-ip={self.address}", f"--hostname-override={self.name}",
@@ -65,14 +65,15 @@ class Machine:
 
     def start_proxy(self):
         """Once Kubernetes knows the machine; it would not wait for long."""
-        self._spawn(
+        self.spawn(
             "kube-proxy", self.binaries / "kube-proxy",
             *proxy_arguments(self.control.kubeconfig("kube-proxy"), self.name),
         )
 
-    def _spawn(self, name, *command):
+    def spawn(self, name, *command):
         command = [*in_group(f"{self.name}/system"), *self.inside, *command]
         self.processes.append(Process(f"{self.name} {name}", command, self.path(f"{name}.log")))
+        return self.processes[-1]
 
     def _ctr(self):
         return [*self.inside, "ctr", "--address", "/run/containerd/containerd.sock", "--namespace", "k8s.io"]

@@ -1,7 +1,9 @@
 """Nodes follow the load: a real autoscaler changes the MailCluster, and every step down goes through a drain. What was
-acknowledged meanwhile is there exactly once."""
+acknowledged meanwhile is there exactly once. And what else a Prometheus is for: alerts, the dashboard."""
 
+import json
 import math
+import re
 import time
 
 import pytest
@@ -185,6 +187,33 @@ def test_prometheus_accepts_our_alerts_and_none_fires(prometheus, operator, mail
     eventually("all metrics of all pods are there", scraped, 60, every=1)
     assert {state for _, state in prometheus.rules().values()} == {"inactive"}, prometheus.rules()
     report(f"{len(expected)} alerts accepted and evaluated by Prometheus")
+
+
+def test_every_query_of_the_dashboard_shows_something(prometheus, loaded, report):
+    mail, traffic = loaded(nodes=3)
+    prometheus.scrape(mail)
+    dashboard = json.loads((images.ROOT / "manifests/monitoring/dashboard.json").read_text())
+
+    def chosen(query):
+        """As Grafana asks once a person has chosen a cluster."""
+        return query.replace("$namespace", mail.namespace).replace("$cluster", mail.name)
+
+    def shown(query):
+        found = prometheus.query(query)
+        assert found and not all(math.isnan(value) for _, value in found), f"{query}: {found}"
+        return found
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    with traffic.running():
+        for query in queries:
+            eventually(f"{query} shows something", lambda query=chosen(query): shown(query), 60, every=1)
+        # What a person chooses from.
+        variables = [variable for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
+        for variable, expected in zip(variables, (mail.namespace, "mail-nodes"), strict=True):
+            series, label = re.fullmatch(r"label_values\((.*), (\w+)\)", chosen(variable["query"])).groups()
+            assert expected in {labels[label] for labels, _ in shown(series)}, variable
+    with pytest.raises(AssertionError):
+        shown(chosen(queries[0]).replace("prickle_delivered_total", "prickle_no_such_metric"))
+    report(f"{len(queries)} queries of the dashboard answered by Prometheus")
 
 
 def _rule_kind():

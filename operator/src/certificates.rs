@@ -5,8 +5,10 @@
 //! - a *next* CA is made and trusted by all;
 //! - when all nodes trust it, it becomes the *current* one and issues all certificates anew, while the *previous*
 //!   one is still trusted;
-//! - when all nodes have new certificates, the previous one is forgotten.
+//! - when all nodes have new certificates, the previous one is forgotten; where it vouches for accounts, it is trusted until the
+//!   next replacement, because nobody but a person signs accounts anew.
 
+use crate::crd::MailCluster;
 use ring::digest::{SHA256, digest};
 use rpc::pki::{Authority, NodeNames, PkiError};
 use serde::{Deserialize, Serialize};
@@ -78,6 +80,20 @@ pub struct Authorities {
     pub previous: Option<String>,
 }
 
+/// What becomes of a CA that issues no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Previous {
+    Forgotten,
+    /// Its signatures under accounts count ([`crate::crd::EncryptionSpec`]).
+    Trusted,
+}
+
+impl Previous {
+    pub fn of(cluster: &MailCluster) -> Self {
+        if cluster.spec.encryption.require_signed_accounts { Self::Trusted } else { Self::Forgotten }
+    }
+}
+
 impl Authorities {
     /// The step that is due. `rolled_out`: all nodes run with what `stored` says.
     ///
@@ -88,6 +104,7 @@ impl Authorities {
         cluster: &str,
         now: UnixSeconds,
         rolled_out: bool,
+        once_replaced: Previous,
     ) -> Result<Self, PkiError> {
         let Some(stored) = stored else {
             return Ok(Self {
@@ -101,10 +118,12 @@ impl Authorities {
             (Some(next), _) if rolled_out => {
                 Self { current: next, next: None, previous: Some(current.certificate_pem) }
             }
-            (None, Some(_)) if rolled_out => Self { current, next: None, previous: None },
-            (None, None) if now + CA_RENEW_DAYS * DAY > current.not_after => {
+            (None, Some(_)) if rolled_out && once_replaced == Previous::Forgotten => {
+                Self { current, next: None, previous: None }
+            }
+            (None, previous) if now + CA_RENEW_DAYS * DAY > current.not_after => {
                 let next = StoredAuthority::generate(cluster, now)?;
-                Self { current, next: Some(next), previous: None }
+                Self { current, next: Some(next), previous }
             }
             (next, previous) => Self { current, next, previous },
         })
@@ -239,7 +258,7 @@ mod tests {
     }
 
     fn first() -> Authorities {
-        Authorities::advance(None, "mail", NOW, false).unwrap()
+        Authorities::advance(None, "mail", NOW, false, Previous::Forgotten).unwrap()
     }
 
     fn renew(stored: Option<NodeCertificates>, by: &Authorities, count: usize, now: u64) -> NodeCertificates {
@@ -249,7 +268,11 @@ mod tests {
     #[test]
     fn a_young_ca_stays_as_it_is() {
         let ca = first();
-        assert_eq!(Authorities::advance(Some(ca.clone()), "mail", NOW + 2000 * DAY, true).unwrap(), ca);
+        assert_eq!(
+            Authorities::advance(Some(ca.clone()), "mail", NOW + 2000 * DAY, true, Previous::Forgotten)
+                .unwrap(),
+            ca
+        );
     }
 
     #[test]
@@ -257,7 +280,7 @@ mod tests {
         let ca = first();
         let late = NOW + 3300 * DAY;
         let step = |stored: &Authorities, rolled_out| {
-            Authorities::advance(Some(stored.clone()), "mail", late, rolled_out).unwrap()
+            Authorities::advance(Some(stored.clone()), "mail", late, rolled_out, Previous::Forgotten).unwrap()
         };
         let trusted = step(&ca, false);
         assert_eq!(trusted.current, ca.current);
@@ -272,6 +295,29 @@ mod tests {
         let done = step(&promoted, true);
         assert_eq!(done.bundle().matches("BEGIN CERTIFICATE").count(), 1);
         assert_eq!(step(&done, true), done);
+    }
+
+    #[test]
+    fn a_ca_that_vouches_for_accounts_is_trusted_until_the_next_replacement() {
+        let (ca, late, later) = (first(), NOW + 3300 * DAY, NOW + 6600 * DAY);
+        let step = |stored: Authorities, now| {
+            Authorities::advance(Some(stored), "mail", now, true, Previous::Trusted).unwrap()
+        };
+        let trusts = |now: &Authorities, ca: &Authorities| {
+            now.bundle().contains(ca.current.certificate_pem.trim_end())
+        };
+        let second = step(step(ca.clone(), late), late);
+        assert_ne!(second.current, ca.current);
+        assert_eq!(step(second.clone(), late), second);
+        assert!(trusts(&second, &ca));
+
+        let prepared = step(second.clone(), later);
+        assert!(prepared.next.is_some() && trusts(&prepared, &ca));
+        let third = step(prepared, later);
+        assert!(trusts(&third, &second) && !trusts(&third, &ca));
+        // Signatures are not asked for any more.
+        let forgotten = Authorities::advance(Some(third), "mail", later, true, Previous::Forgotten).unwrap();
+        assert!(!trusts(&forgotten, &second));
     }
 
     #[test]
@@ -298,8 +344,10 @@ mod tests {
     #[test]
     fn nodes_with_a_batch_of_the_old_ca_and_of_the_new_one_trust_each_other() {
         let ca = first();
-        let trusted = Authorities::advance(Some(ca), "mail", NOW + 3300 * DAY, false).unwrap();
-        let promoted = Authorities::advance(Some(trusted), "mail", NOW + 3300 * DAY, true).unwrap();
+        let trusted =
+            Authorities::advance(Some(ca), "mail", NOW + 3300 * DAY, false, Previous::Forgotten).unwrap();
+        let promoted =
+            Authorities::advance(Some(trusted), "mail", NOW + 3300 * DAY, true, Previous::Forgotten).unwrap();
         let new = renew(None, &promoted, 1, NOW + 3300 * DAY);
         let identity = KeyAndCertificate {
             certificate_pem: new.files["mail-0.crt"].clone(),

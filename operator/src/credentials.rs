@@ -1,7 +1,9 @@
 //! Brings the cluster's secrets and certificates up to date. What is in a Secret that we made is only ever replaced
 //! by what module `certificates` says; the cluster secret is made once and never touched again.
 
-use crate::certificates::{Authorities, Batch, MailCertificate, NodeCertificates, UnixSeconds, fingerprint};
+use crate::certificates::{
+    Authorities, Batch, MailCertificate, NodeCertificates, Previous, UnixSeconds, fingerprint,
+};
 use crate::children::{SECRET, names, outbound, secrets};
 use crate::crd::MailCluster;
 use crate::error::{Error, is_conflict};
@@ -45,7 +47,8 @@ pub async fn ensure(
         }
         _ => false,
     };
-    let authorities = Authorities::advance(stored.clone(), names::of(cluster), now, trusted)?;
+    let authorities =
+        Authorities::advance(stored.clone(), names::of(cluster), now, trusted, Previous::of(cluster))?;
     if stored.as_ref() != Some(&authorities) {
         namespace.apply(&secrets::ca_key(cluster, &authorities)).await?;
     }

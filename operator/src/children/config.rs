@@ -79,6 +79,10 @@ pub fn node_yaml(cluster: &MailCluster) -> Value {
     if let Some(name) = &spec.host_name {
         yaml["hostName"] = name.as_str().into();
     }
+    // Said only where it holds: nodes of versions that do not know it refuse it.
+    if spec.encryption.require_signed_accounts {
+        yaml["cluster"]["requireSignedAccounts"] = true.into();
+    }
     yaml
 }
 

@@ -72,6 +72,7 @@ pub fn section(cluster: &MailCluster) -> Value {
         "enabled": spec.enabled,
         "nameServers": spec.name_servers,
         "retrySeconds": spec.retry_seconds,
+        "warnSeconds": spec.warn_seconds,
         "expireSeconds": spec.expire_seconds,
         "connections": spec.connections,
         "connectionsPerDestination": spec.connections_per_destination,

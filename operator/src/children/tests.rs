@@ -3,7 +3,7 @@
 
 use super::statefulset::{Hashes, stateful_set};
 use super::*;
-use crate::certificates::{Authorities, MailCertificate, NodeCertificates};
+use crate::certificates::{Authorities, MailCertificate, NodeCertificates, Previous};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
@@ -48,6 +48,7 @@ fn fullest() -> MailCluster {
         },
         "tls": { "certManager": { "issuerRef": { "name": "public", "kind": "ClusterIssuer" } } },
         "clusterSecretName": "given",
+        "encryption": { "requireSignedAccounts": true },
         "resources": { "requests": { "cpu": "1" }, "limits": { "memory": "2Gi" } },
         "outbound": {
             "nameServers": ["192.0.2.53:53"],
@@ -131,7 +132,7 @@ fn every_object_is_what_kubernetes_expects() {
 #[test]
 fn secrets_are_what_kubernetes_expects_and_only_the_cluster_secret_has_no_owner() {
     let cluster = smallest();
-    let ca = Authorities::advance(None, "mail", 1_800_000_000, false).unwrap();
+    let ca = Authorities::advance(None, "mail", 1_800_000_000, false, Previous::Forgotten).unwrap();
     let nodes = ["mail-0".to_owned()];
     let node_tls = NodeCertificates::renew(None, &ca, &nodes, 1_800_000_000, 90).unwrap();
     let names = secrets::mail_names(&cluster);

@@ -4,12 +4,14 @@
 //! shows what holds), and what must not happen is refused by the API server with a CEL rule whose message says
 //! what to do. `prickle-operator crd` prints it; `crds/` and the chart carry copies that a test compares.
 
+mod encryption;
 mod network;
 mod outbound;
 mod platform;
 mod status;
 mod storage;
 
+pub use encryption::EncryptionSpec;
 pub use network::{
     CertManagerTls, IssuerReference, ListenersSpec, NetworkPolicySpec, SecretTls, SelfSignedTls, ServiceSpec,
     ServiceType, TlsSpec,
@@ -131,6 +133,10 @@ pub struct MailClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub cluster_secret_name: Option<String>,
+
+    /// Whose keys mail is encrypted with.
+    #[serde(default)]
+    pub encryption: EncryptionSpec,
 
     /// CPU and memory of each node.
     #[serde(default)]

@@ -26,6 +26,10 @@ pub struct OutboundSpec {
     #[serde(default = "waits")]
     #[schemars(length(min = 1, max = 50), inner(range(min = 1, max = 604_800)))]
     pub retry_seconds: Vec<i64>,
+    /// The sender of a message that is older than so many seconds is told that it is delayed, once; 0: never.
+    #[serde(default = "warning")]
+    #[schemars(range(min = 0, max = 2_592_000))]
+    pub warn_seconds: i64,
     /// A message that is older than so many seconds is given up, and its sender told.
     #[serde(default = "expiry")]
     #[schemars(range(min = 1, max = 2_592_000))]
@@ -58,6 +62,7 @@ impl Default for OutboundSpec {
             enabled: yes(),
             name_servers: Vec::new(),
             retry_seconds: waits(),
+            warn_seconds: warning(),
             expire_seconds: expiry(),
             connections: connections(),
             connections_per_destination: connections_per_destination(),
@@ -76,6 +81,10 @@ const fn yes() -> bool {
 
 fn waits() -> Vec<i64> {
     vec![300, 600, 900, 1_800, 3_600, 7_200, 14_400]
+}
+
+const fn warning() -> i64 {
+    14_400
 }
 
 const fn expiry() -> i64 {
