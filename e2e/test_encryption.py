@@ -388,6 +388,8 @@ def test_where_signatures_are_required_mail_waits_until_the_ca_has_signed_and_ag
         cluster.admin("user", "sign", "--all", "--ca", cluster.directory)
         user = clusters.User(user.address, "another password")
         deliver(cluster.nodes[2], user, marker())
+        assert cluster.admin("user", "sign", "--all", "--ca", cluster.directory) == ""
+        assert len(cluster.admin("user", "sign", "--all", "--again", "--ca", cluster.directory).splitlines()) == 2
         cluster.admin("user", "encryption", user.address, "cluster")
         is_put_off(user.address)
         with clients.imap(cluster.nodes[0], user) as imap:

@@ -56,6 +56,9 @@ pub enum UserCommand {
         /// All accounts that are not signed as they are now.
         #[arg(long, conflicts_with = "address")]
         all: bool,
+        /// With --all: those that are signed, too, because the CA is another.
+        #[arg(long, requires = "all")]
+        again: bool,
         /// Directory with ca.pem and ca.key.
         #[arg(long)]
         ca: PathBuf,
@@ -123,28 +126,23 @@ fn password(file: &str) -> Result<String, CliError> {
 
 /// Signs the mode and key that the node shows for an account, or for all of which the node does not say that it is done. Nobody else can: compare
 /// a key with what its user sees, if that matters.
-fn sign(client: &Client, address: Option<&str>, ca: &Path) -> Result<(), CliError> {
+fn sign(client: &Client, address: Option<&str>, again: bool, ca: &Path) -> Result<(), CliError> {
     let (certificate, key) = ca_files(ca);
     let [certificate, key] = [certificate, key].map(|file| read_file(&file).map_err(CliError::new));
     let authority = Authority::from_pem(&certificate?, &key?).map_err(CliError::new)?;
     if let Some(address) = address {
-        return sign_one(client, address, &authority, false);
+        return sign_one(client, address, &authority, true);
     }
     let mut all = Vec::new();
     client.pages("/v1/users", String::clone, |address: &String| all.push(address.clone()))?;
-    all.iter().try_for_each(|address| sign_one(client, address, &authority, true))
+    all.iter().try_for_each(|address| sign_one(client, address, &authority, again))
 }
 
-fn sign_one(
-    client: &Client,
-    address: &str,
-    authority: &Authority,
-    if_not_signed: bool,
-) -> Result<(), CliError> {
+fn sign_one(client: &Client, address: &str, authority: &Authority, again: bool) -> Result<(), CliError> {
     let path = format!("/v1/users/{}", escape(address));
     let user: User = client.get(&path)?;
     let encryption = user.encryption;
-    if if_not_signed && encryption.signed {
+    if encryption.signed && !again {
         return Ok(());
     }
     let sealing_key = encryption.public_key.filter(|_| encryption.mode == Mode::User);
@@ -206,7 +204,7 @@ pub fn user(target: &Target, command: UserCommand) -> Result<(), CliError> {
             };
             client.send("PUT", &format!("/v1/users/{}/password", escape(&address)), &new)
         }
-        UserCommand::Sign { address, all: _, ca } => sign(&client, address.as_deref(), &ca),
+        UserCommand::Sign { address, all: _, again, ca } => sign(&client, address.as_deref(), again, &ca),
         UserCommand::Encryption { address, mode: text, password_file } => {
             let password = password_file.as_deref().map(password).transpose()?;
             let new = NewEncryption { mode: mode(&text)?, password };
