@@ -59,7 +59,6 @@ fn a_log_is_no_longer_than_twice_what_is_alive_and_two_segments() {
     let two_segments = 2 * u64::from(options(&clock()).segment_bytes);
     let mut random = StdRng::seed_from_u64(40);
     let mut model = Model::default();
-    let mut written = 0;
     for _ in 0..40 {
         for _ in 0..50 {
             let writes = random_commit(&mut random, &model);
@@ -69,9 +68,8 @@ fn a_log_is_no_longer_than_twice_what_is_alive_and_two_segments() {
         store.maintain().unwrap();
         let metrics = store.metrics();
         assert!(metrics.dead_bytes <= metrics.live_bytes + two_segments, "{metrics:?}");
-        written = metrics.bytes_written.max(written);
     }
-    assert!(written > 5 * store.metrics().live_bytes, "there was something to compact");
+    assert!(store.metrics().compacted_bytes > 20_000, "there was something to compact");
 }
 
 #[test]
