@@ -9,7 +9,7 @@
 #                         `make test` yet)
 #   make tikv-nodes       clusters whose accounts are in TiKV, which is away, slow, silent or killed (needs Go)
 #   make versions         builds the older node that test_versions.py runs beside this one (once for each commit in
-#                         e2e/compatible-since; without it that test is skipped)
+#                         e2e/compatible-since; not part of `make test`; without it that test is skipped)
 #   make operator-e2e     the operator and Kubernetes Leases against a real kube-apiserver (not part of `make test` yet; needs Go)
 #   make kubernetes-e2e   mail clusters on a real three-node Kubernetes on this machine (not part of `make test`; needs Go, and
 #                         root for namespaces); TEST=scale for one scenario, TIMES=3 for three times each
@@ -34,7 +34,7 @@ SEEDS = 0..2000
 
 # What incremental builds keep would double the gigabytes, for nothing in a build from a clean checkout.
 test: export CARGO_INCREMENTAL = 0
-test: fmt install deny lint unit sim versions e2e
+test: fmt install deny lint unit sim e2e
 
 install:
 	e2e/install.sh $(TOOLS)
