@@ -33,10 +33,6 @@ healing: {{replaceAfterSeconds: 5, tombstoneLifetimeSeconds: 10}}
 MARKER = "a word that only the big text has: xylophone"
 
 
-#: Off by default.
-ON = "\nstorage: {parts: {enabled: true}}\n"
-
-
 def noise(size, seed=1):
     return random.Random(seed).randbytes(size)
 
@@ -113,7 +109,7 @@ def owners(cluster):
 
 @pytest.fixture(scope="module")
 def five(tmp_path_factory):
-    with clusters.started(tmp_path_factory.mktemp("five"), count=5, settings=ON) as cluster:
+    with clusters.started(tmp_path_factory.mktemp("five"), count=5) as cluster:
         yield cluster
 
 
@@ -196,7 +192,7 @@ def test_parts_of_an_encrypted_account_are_shared_and_read(five):
 
 
 def test_a_damaged_copy_is_replaced_when_it_is_read(tmp_path):
-    with clusters.started(tmp_path, count=3, settings=ON) as cluster:
+    with clusters.started(tmp_path, count=3) as cluster:
         user = cluster.add_user()
         sent = mail(noise(MIB, seed=4))
         send(cluster.nodes[0], [user], sent)

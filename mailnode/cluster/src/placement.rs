@@ -83,10 +83,6 @@ impl Candidate {
     pub(crate) const fn last_resort(&self) -> (bool, bool) {
         (self.avoided, self.load.is_nearly_full())
     }
-
-    const fn is_wanted(&self) -> bool {
-        !self.avoided && !self.load.is_nearly_full()
-    }
 }
 
 /// So many that can be used, and those that cannot and came first.
@@ -96,7 +92,7 @@ fn draw<'a>(from: &mut Shuffle<'a>, usable: usize) -> Vec<&'a Candidate> {
     while found < usable
         && let Some(candidate) = from.next()
     {
-        found += usize::from(candidate.is_wanted());
+        found += usize::from(candidate.last_resort() == (false, false));
         drawn.push(candidate);
     }
     drawn

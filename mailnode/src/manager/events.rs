@@ -16,16 +16,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A node that did not sync for so long is forgotten; sessions sync at least every 30 seconds.
-const WATCH: Duration = Duration::from_secs(120);
+const SUBSCRIBED: Duration = Duration::from_secs(120);
 const DEADLINE: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Nodes with sessions of a user.
 #[derive(Clone, Default)]
-pub struct Watchers(Arc<Mutex<BTreeMap<NodeId, Watcher>>>);
+pub struct Subscribers(Arc<Mutex<BTreeMap<NodeId, Subscriber>>>);
 
-struct Watcher {
+struct Subscriber {
     renewed: Instant,
     telling: Telling,
 }
@@ -39,25 +39,26 @@ enum Telling {
     Again,
 }
 
-impl Watchers {
-    pub fn watch(&self, node: NodeId) {
-        let mut watchers = lock(&self.0);
-        let watcher =
-            watchers.entry(node).or_insert(Watcher { renewed: Instant::now(), telling: Telling::Nothing });
-        watcher.renewed = Instant::now();
+impl Subscribers {
+    pub fn renew(&self, node: NodeId) {
+        let mut subscribers = lock(&self.0);
+        let subscriber = subscribers
+            .entry(node)
+            .or_insert(Subscriber { renewed: Instant::now(), telling: Telling::Nothing });
+        subscriber.renewed = Instant::now();
     }
 
     pub fn are_there(&self) -> bool {
-        lock(&self.0).values().any(|watcher| watcher.renewed.elapsed() < WATCH)
+        lock(&self.0).values().any(|subscriber| subscriber.renewed.elapsed() < SUBSCRIBED)
     }
 
     /// Those for whom a task has to be begun.
     fn begin(&self) -> Vec<NodeId> {
-        let mut watchers = lock(&self.0);
-        watchers.retain(|_, watcher| watcher.renewed.elapsed() < WATCH);
+        let mut subscribers = lock(&self.0);
+        subscribers.retain(|_, subscriber| subscriber.renewed.elapsed() < SUBSCRIBED);
         let mut begun = Vec::new();
-        for (&node, watcher) in watchers.iter_mut() {
-            watcher.telling = match watcher.telling {
+        for (&node, subscriber) in subscribers.iter_mut() {
+            subscriber.telling = match subscriber.telling {
                 Telling::Nothing => {
                     begun.push(node);
                     Telling::UnderWay
@@ -70,47 +71,47 @@ impl Watchers {
 
     /// The node has answered. True if it has to be told again.
     fn told(&self, node: NodeId) -> bool {
-        let mut watchers = lock(&self.0);
-        let Some(watcher) = watchers.get_mut(&node) else { return false };
-        let again = watcher.telling == Telling::Again;
-        watcher.telling = if again { Telling::UnderWay } else { Telling::Nothing };
+        let mut subscribers = lock(&self.0);
+        let Some(subscriber) = subscribers.get_mut(&node) else { return false };
+        let again = subscriber.telling == Telling::Again;
+        subscriber.telling = if again { Telling::UnderWay } else { Telling::Nothing };
         again
     }
 
     /// The node has not answered. True if it is to be asked again; then one answer is enough.
     fn missed(&self, node: NodeId, serves: bool) -> bool {
-        let mut watchers = lock(&self.0);
-        let Some(watcher) = watchers.get_mut(&node) else { return false };
-        if serves && watcher.renewed.elapsed() < WATCH {
-            watcher.telling = Telling::UnderWay;
+        let mut subscribers = lock(&self.0);
+        let Some(subscriber) = subscribers.get_mut(&node) else { return false };
+        if serves && subscriber.renewed.elapsed() < SUBSCRIBED {
+            subscriber.telling = Telling::UnderWay;
             return true;
         }
-        watchers.remove(&node);
+        subscribers.remove(&node);
         false
     }
 }
 
 /// Something changed that sessions of this user show.
 pub fn publish(node: &Arc<Node>, cell: &UserCell) {
-    for watcher in cell.watchers.begin() {
-        tokio::spawn(tell(node.clone(), cell.user, cell.watchers.clone(), watcher));
+    for subscriber in cell.subscribers.begin() {
+        tokio::spawn(tell(node.clone(), cell.user, cell.subscribers.clone(), subscriber));
     }
 }
 
-async fn tell(node: Arc<Node>, user: UserId, watchers: Watchers, watcher: NodeId) {
+async fn tell(node: Arc<Node>, user: UserId, subscribers: Subscribers, subscriber: NodeId) {
     let mut pause = FIRST_PAUSE;
     loop {
         let events = &node.metrics.events;
-        let again = if node.call(watcher, Request::Changed { user }, DEADLINE).await.is_ok() {
+        let again = if node.call(subscriber, Request::Changed { user }, DEADLINE).await.is_ok() {
             events.with_label_values(&["told"]).inc();
             pause = FIRST_PAUSE;
-            watchers.told(watcher)
+            subscribers.told(subscriber)
         } else {
             events.with_label_values(&["unanswered"]).inc();
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            let serves = node.topology.now().view.member(watcher).is_some_and(|member| member.serves());
-            watchers.missed(watcher, serves)
+            let serves = node.topology.now().view.member(subscriber).is_some_and(|member| member.serves());
+            subscribers.missed(subscriber, serves)
         };
         if !again {
             return;
@@ -126,27 +127,27 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_is_one_event_under_way_and_one_more() {
-        let watchers = Watchers::default();
-        assert!(!watchers.are_there() && watchers.begin().is_empty());
-        watchers.watch(NODE);
-        assert_eq!(watchers.begin(), [NODE]);
-        assert!(watchers.begin().is_empty() && watchers.begin().is_empty());
-        assert!(watchers.told(NODE), "something happened while it was told");
-        assert!(!watchers.told(NODE));
-        assert_eq!(watchers.begin(), [NODE]);
+        let subscribers = Subscribers::default();
+        assert!(!subscribers.are_there() && subscribers.begin().is_empty());
+        subscribers.renew(NODE);
+        assert_eq!(subscribers.begin(), [NODE]);
+        assert!(subscribers.begin().is_empty() && subscribers.begin().is_empty());
+        assert!(subscribers.told(NODE), "something happened while it was told");
+        assert!(!subscribers.told(NODE));
+        assert_eq!(subscribers.begin(), [NODE]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_event_is_repeated_while_the_node_serves_and_watches() {
-        let watchers = Watchers::default();
-        watchers.watch(NODE);
-        assert_eq!(watchers.begin(), [NODE]);
-        assert!(watchers.missed(NODE, true));
-        assert!(watchers.begin().is_empty(), "the task goes on");
-        assert!(watchers.missed(NODE, true) && !watchers.told(NODE), "one answer is enough");
-        tokio::time::advance(WATCH).await;
-        assert!(!watchers.missed(NODE, true) && !watchers.are_there());
-        watchers.watch(NODE);
-        assert!(!watchers.missed(NODE, false) && !watchers.are_there());
+    async fn an_event_is_repeated_while_the_node_serves_and_subscribes() {
+        let subscribers = Subscribers::default();
+        subscribers.renew(NODE);
+        assert_eq!(subscribers.begin(), [NODE]);
+        assert!(subscribers.missed(NODE, true));
+        assert!(subscribers.begin().is_empty(), "the task goes on");
+        assert!(subscribers.missed(NODE, true) && !subscribers.told(NODE), "one answer is enough");
+        tokio::time::advance(SUBSCRIBED).await;
+        assert!(!subscribers.missed(NODE, true) && !subscribers.are_there());
+        subscribers.renew(NODE);
+        assert!(!subscribers.missed(NODE, false) && !subscribers.are_there());
     }
 }

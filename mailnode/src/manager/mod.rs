@@ -1,5 +1,5 @@
 //! The manager of the users that the user map names this node for (DESIGN 1): profile soft state, mail maps,
-//! mailbox indexes, watchers. All of it soft: built on demand from profiles and fragments, dropped when idle or
+//! mailbox indexes, subscribers. All of it soft: built on demand from profiles and fragments, dropped when idle or
 //! when a view gives the users to somebody else.
 //!
 //! Operations on one mailbox are done one after the other under the user's lock; that is what sequences UIDs
@@ -15,13 +15,14 @@ mod rewrap;
 
 pub use account::PASSWORD_CHECKS;
 pub use fragments::BucketKnowledge;
+pub use rewrap::wrap_keys;
 
 use crate::locking::lock;
 use crate::node::Node;
 use crate::wire::{Failure, Numbered, UserOp, UserReply};
 use account::ProfileCache;
 use cluster::{Entry, NodeId, UserId, is_queue_user};
-use events::Watchers;
+use events::Subscribers;
 use mailbox::Mailbox;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,7 +41,7 @@ pub struct UserCell {
     profile: ProfileCache,
     /// Entries that deliveries told us of, not yet in the index.
     incoming: Mutex<Incoming>,
-    watchers: Watchers,
+    subscribers: Subscribers,
     /// A task is indexing what came in.
     settling: AtomicBool,
     /// A task is wrapping keys anew.
@@ -63,7 +64,7 @@ impl UserCell {
             user,
             profile: ProfileCache::default(),
             incoming: Mutex::default(),
-            watchers: Watchers::default(),
+            subscribers: Subscribers::default(),
             settling: AtomicBool::new(false),
             rewrapping: AtomicBool::new(false),
             mailbox: tokio::sync::Mutex::new(Mailbox::new(user)),
@@ -87,7 +88,7 @@ impl UserCell {
 
     /// True if sessions watch the mailbox and nobody is indexing it already.
     fn begin_settling(&self) -> bool {
-        self.watchers.are_there() && !self.settling.swap(true, Ordering::AcqRel)
+        self.subscribers.are_there() && !self.settling.swap(true, Ordering::AcqRel)
     }
 }
 

@@ -30,7 +30,7 @@ pub async fn run(
             Ok(UserReply::Done)
         }
         UserOp::Folders => {
-            cell.watchers.watch(from);
+            cell.subscribers.renew(from);
             let profile = cell.profile.current(node, cell.user).await?;
             let folders = profile.folders.values().map(|folder| FolderInfo {
                 id: folder.id,
@@ -148,7 +148,7 @@ async fn status(
     folder: FolderId,
 ) -> Result<UserReply, Failure> {
     // Perhaps of a session with NOTIFY (RFC 5465).
-    cell.watchers.watch(from);
+    cell.subscribers.renew(from);
     let mut mailbox = cell.mailbox.lock().await;
     let profile = refresh(node, cell, &mut mailbox).await?;
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
@@ -175,7 +175,7 @@ async fn open(
     folder: FolderId,
 ) -> Result<UserReply, Failure> {
     let mut mailbox = cell.mailbox.lock().await;
-    cell.watchers.watch(from);
+    cell.subscribers.renew(from);
     let profile = refresh(node, cell, &mut mailbox).await?;
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
     admit_unread(node, cell, &mut mailbox, folder).await?;
@@ -192,7 +192,7 @@ async fn sync(
     since: Mark,
 ) -> Result<UserReply, Failure> {
     let mut mailbox = cell.mailbox.lock().await;
-    cell.watchers.watch(from);
+    cell.subscribers.renew(from);
     let profile = refresh(node, cell, &mut mailbox).await?;
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
     admit_unread(node, cell, &mut mailbox, folder).await?;
@@ -224,7 +224,7 @@ async fn resync(
     shown: Shown,
 ) -> Result<UserReply, Failure> {
     let mut mailbox = cell.mailbox.lock().await;
-    cell.watchers.watch(from);
+    cell.subscribers.renew(from);
     let profile = refresh(node, cell, &mut mailbox).await?;
     folder_of(&profile, folder)?;
     admit_unread(node, cell, &mut mailbox, folder).await?;

@@ -123,13 +123,14 @@ async fn step(node: &Arc<Node>, cell: &UserCell) -> Result<Step, Failure> {
         return finish(node, cell, &profile).await.map(|()| Step::Done);
     }
     let (worker, user) = (node.clone(), cell.user);
-    let wrapped = environment::blocking(move || wrap(&worker, user, seal_to, entries)).await;
+    let wrapped = environment::blocking(move || wrap_keys(&worker, user, seal_to, entries)).await;
     let wrapped = wrapped.map_err(|error| Failure::Temporary(error.to_string()))?;
     replace(node, cell, &mut mailbox, wanted, wrapped).await?;
     Ok(Step::More)
 }
 
-fn wrap(
+/// Keys of a user's entries for this key of the user's, or without one for the current version of the cluster's secret.
+pub fn wrap_keys(
     node: &Node,
     user: UserId,
     seal_to: Option<PublicKey>,

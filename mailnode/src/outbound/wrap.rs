@@ -4,6 +4,7 @@
 
 use crate::crypto::Version;
 use crate::environment;
+use crate::manager::wrap_keys;
 use crate::node::Node;
 use crate::replica::blocking;
 use crate::rotation::is_older;
@@ -34,24 +35,14 @@ pub async fn wrap_anew(node: &Arc<Node>, user: UserId, current: Version) -> Resu
             continue;
         }
         let worker = node.clone();
-        let wrapped = environment::blocking(move || wrap(&worker, mine)).await;
+        let wrapped = environment::blocking(move || wrap_keys(&worker, user, None, mine)).await;
         let wrapped = wrapped.map_err(|error| Failure::Temporary(error.to_string()))?;
-        let pushed = node.replication.push(node, wrapped).await;
+        let plan = wrapped.into_iter().map(|(mut entry, key)| {
+            entry.blob.key = Register::new(key, node.clock.now());
+            entry
+        });
+        let pushed = node.replication.push(node, plan.collect()).await;
         // Whoever sends them opens them with the new key, once the old secret is gone.
         node.notices.send(node, pushed.durable.into_iter().chain(pushed.newer), None);
     }
-}
-
-fn wrap(node: &Node, entries: Vec<Entry>) -> Vec<Entry> {
-    let wrap = |mut entry: Entry| match node.keys.wrap_for_cluster(&entry.blob, None) {
-        Ok(key) => {
-            entry.blob.key = Register::new(key, node.clock.now());
-            Some(entry)
-        }
-        Err(error) => {
-            tracing::error!(entry = %entry.id, %error, "the key of a queued message cannot be wrapped anew");
-            None
-        }
-    };
-    entries.into_iter().filter_map(wrap).collect()
 }
