@@ -193,11 +193,9 @@ pub fn fragment(node: &Node, user: UserId, after: Option<EntryId>) -> Result<Res
 /// # Errors
 /// If the disk fails.
 pub fn users(node: &Node, buckets: &[Bucket]) -> Result<Response, Failure> {
-    let mut users = Vec::new();
-    for &bucket in buckets {
-        users.extend(node.store.users(bucket).map_err(disk)?.into_iter().map(|user| (user, bucket)));
-    }
-    Ok(Response::Users(users))
+    let buckets: BTreeSet<Bucket> = buckets.iter().copied().collect();
+    let users = node.store.users(buckets).map_err(disk)?;
+    Ok(Response::Users(users.into_iter().map(|user| (user, Bucket::of_user(user))).collect()))
 }
 
 /// Which of these bodies are not here.

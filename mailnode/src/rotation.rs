@@ -124,7 +124,7 @@ async fn survey(node: &Arc<Node>) {
 async fn look(node: &Arc<Node>, current: Version) -> Result<u64, Failure> {
     let mut found = 0;
     for bucket in Bucket::all() {
-        for user in super::replica::blocking(node, move |node| node.store.users(bucket)).await? {
+        for user in super::replica::blocking(node, move |node| node.store.users([bucket])).await? {
             let here = count(node, user, current).await?;
             if here == 0 {
                 continue;

@@ -57,9 +57,9 @@ impl Node {
                 }
             }
         };
-        Bucket::all()
-            .filter_map(|bucket| self.store.users(bucket).ok())
-            .flatten()
+        let users = self.store.users(Bucket::all()).unwrap_or_default();
+        users
+            .into_iter()
             .filter_map(|user| self.store.fragment(user).ok())
             .map(|fragment| {
                 let live = fragment.entries().filter(|entry| entry.is_live());

@@ -256,6 +256,11 @@ pub enum UserOp {
     Rewrapped {
         keys: Vec<(EntryId, WrappedKey)>,
     },
+    /// What a client that remembers this MODSEQ was certainly told ([`cluster::mailbox::certainly_told`]).
+    CertainlyTold {
+        folder: FolderId,
+        modseq: u64,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -395,6 +400,7 @@ pub enum UserReply {
         to: Vec<u32>,
     },
     Misfits(Misfits),
+    CertainlyTold(u64),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -98,10 +98,11 @@ impl MailMaps {
 
     /// A member's answer: all users of these buckets of whom it holds fragments.
     pub fn answered(&mut self, question: &Question, users: impl IntoIterator<Item = UserId>) {
-        let asked: BTreeSet<Bucket> = question.buckets.iter().copied().collect();
+        let mut asked = question.buckets.clone();
+        asked.sort_unstable();
         for user in users {
             let bucket = Bucket::of_user(user);
-            if asked.contains(&bucket) {
+            if asked.binary_search(&bucket).is_ok() {
                 self.buckets.entry(bucket).or_default().maps.entry(user).or_default().add(question.member);
             }
         }

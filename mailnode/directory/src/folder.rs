@@ -1,8 +1,9 @@
 //! A folder of a user, its name, and the numbers that belong to it.
 
-use cluster::mailbox::Reservation;
-use cluster::{FolderId, UidBlock};
+use cluster::mailbox::{DIVISION_MEMORY, Reservation};
+use cluster::{FolderId, Timestamp, UidBlock};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Separates the levels of a folder's name.
 pub const SEPARATOR: char = '/';
@@ -12,7 +13,7 @@ const LEVELS: usize = 32;
 /// UID blocks remembered per folder; see [`Folder::reserve`].
 const BLOCKS: usize = 64;
 const RECENT_BLOCKS: usize = 8;
-const BLOCK_MEMORY_MILLIS: u64 = 24 * 3600 * 1000;
+const BLOCK_MEMORY: Duration = Duration::from_secs(24 * 3600);
 
 /// What a folder is for (RFC 6154 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -67,7 +68,8 @@ impl Folder {
     ///
     /// Blocks are remembered so that a number from a lower block that the holder of a higher one had not seen is
     /// known to be stale (`cluster::mailbox`). What two managers numbered at once turns up when they meet
-    /// again; after a day it has, and only the newest few blocks are kept.
+    /// again; after a day it has, and only the newest few blocks are kept. Those of a division tell for thirty days what
+    /// clients may have missed in it (`cluster::mailbox::certainly_told`); who was away for longer is told everything.
     ///
     /// None, and nothing is reserved, if somebody reserved some of which the asker did not know.
     ///
@@ -84,14 +86,26 @@ impl Folder {
         let block = UidBlock { first, last, reserved: at, known: asked.known.clone() };
         self.uid_blocks.push(block.clone());
         self.next_uid = last + 1;
-        let old = at.unix_millis().saturating_sub(BLOCK_MEMORY_MILLIS);
-        while self.uid_blocks.len() > BLOCKS
-            || (self.uid_blocks.len() > RECENT_BLOCKS
-                && self.uid_blocks.first().is_some_and(|oldest| oldest.reserved.unix_millis() < old))
-        {
-            self.uid_blocks.remove(0);
-        }
+        while self.uid_blocks.len() > RECENT_BLOCKS && self.forget_block(at) {}
         Ok(Some(block))
+    }
+
+    /// Forgets the oldest block that is old enough, or one too many.
+    fn forget_block(&mut self, now: Timestamp) -> bool {
+        let blocks = &self.uid_blocks;
+        let is_divided = |at: usize| blocks.get(at).is_some_and(|block| !block.known.unread.is_empty());
+        let of_division = |at: &usize| is_divided(*at) || is_divided(at + 1) || *at > 0 && is_divided(at - 1);
+        let older = |at: &usize, memory: Duration| {
+            let age = now.unix_millis().saturating_sub(blocks[*at].reserved.unix_millis());
+            u128::from(age) > memory.as_millis()
+        };
+        let mut old = (0..blocks.len() - RECENT_BLOCKS)
+            .filter(|at| older(at, if of_division(at) { DIVISION_MEMORY } else { BLOCK_MEMORY }));
+        let forgotten = old.next().or_else(|| {
+            let too_many = blocks.len() > BLOCKS;
+            too_many.then(|| (0..blocks.len() - RECENT_BLOCKS).find(|at| !of_division(at)).unwrap_or(0))
+        });
+        forgotten.map(|at| self.uid_blocks.remove(at)).is_some()
     }
 }
 
@@ -147,7 +161,10 @@ pub fn is_inferior(name: &str, above: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cluster::{NodeId, Timestamp};
+    use cluster::NodeId;
+    use cluster::mailbox::certainly_told;
+
+    const DAY: u64 = 24 * 3600 * 1000;
 
     fn at(millis: u64) -> Timestamp {
         Timestamp { ticks: millis << 16, node: NodeId(1) }
@@ -178,8 +195,24 @@ mod tests {
             assert_eq!(folder.next_uid, last + 1);
         }
         assert_eq!(folder.uid_blocks.len(), BLOCKS);
-        folder.reserve(&Reservation::new(1, at(10 * BLOCK_MEMORY_MILLIS))).unwrap();
+        folder.reserve(&Reservation::new(1, at(10 * DAY))).unwrap();
         assert_eq!(folder.uid_blocks.len(), RECENT_BLOCKS);
         assert_eq!(folder.reserve(&Reservation::new(u32::MAX, at(0))), Err(UidsUsedUp));
+    }
+
+    #[test]
+    fn a_division_is_remembered_for_longer() {
+        let mut folder = Folder::new(FolderId(2), "x", None, 7);
+        let mut divided = Reservation::new(1, at(200_000));
+        divided.known.unread = vec![NodeId(4)];
+        folder.reserve(&Reservation::new(1, at(100_000))).unwrap();
+        folder.reserve(&divided).unwrap();
+        for n in 1..2_900 {
+            folder.reserve(&Reservation::new(1, at(n * DAY / 100))).unwrap();
+        }
+        let told = |folder: &Folder| certainly_told(&folder.uid_blocks, at(500_000).ticks);
+        assert_eq!((folder.uid_blocks.len(), told(&folder)), (BLOCKS, at(70_000).ticks));
+        folder.reserve(&Reservation::new(1, at(31 * DAY))).unwrap();
+        assert_eq!((folder.uid_blocks.len(), told(&folder)), (RECENT_BLOCKS, 0));
     }
 }

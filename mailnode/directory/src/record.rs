@@ -110,6 +110,12 @@ impl Key {
         self.0.get(2).copied().and_then(Kind::of_byte)
     }
 
+    /// Whose profile it is.
+    pub fn user(&self) -> Option<UserId> {
+        let id = self.id().try_into().ok()?;
+        (self.kind() == Some(Kind::Profile)).then(|| UserId::from_bytes(id))
+    }
+
     pub fn id(&self) -> &[u8] {
         self.0.get(3..).unwrap_or_default()
     }

@@ -291,6 +291,10 @@ pub trait Account: Send + Sync + 'static {
         shown: impl FnOnce() -> Shown + Send,
     ) -> impl Future<Output = Result<Changes<Self::Handle>, Error>> + Send;
 
+    /// A client remembers `modseq` as the highest that it was told of the folder. Answers up to which MODSEQ it was told of
+    /// all changes: a lower one only if some of them were unknown to whoever told it.
+    fn certainly_told(&self, folder: u32, modseq: u64) -> impl Future<Output = Result<u64, Error>> + Send;
+
     /// Resolves when the opened folder may have changed since the last `sync`. May be dropped and called again at any time without
     /// losing a change.
     fn changed(&self) -> impl Future<Output = ()> + Send;

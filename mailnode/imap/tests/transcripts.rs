@@ -57,6 +57,7 @@ impl Run {
                 let uids: Vec<u32> = rest.split_whitespace().map(|uid| uid.parse().unwrap()).collect();
                 self.store.set_unreadable(&uids);
             }
+            "divided-at" => self.store.divide_at(rest.parse().unwrap()),
             "fresh" => self.store.answer_next_sync_fresh(),
             "manager" => self.store.set_away(rest == "away"),
             "quota" => self.store.set_quota_reached(rest == "reached"),

@@ -70,9 +70,6 @@ struct History {
     world: World,
     clients: Clients,
     users: Vec<UserId>,
-    /// Two managers may have been at work at one time. What one of them did may then be found by a client that comes
-    /// back only when it looks at everything (docs/decisions/simulator.md).
-    divided: bool,
 }
 
 pub fn run(seed: u64, options: Options) -> Verdict {
@@ -108,8 +105,7 @@ pub fn run(seed: u64, options: Options) -> Verdict {
     };
     world.network.lock().tamper = options.tamper;
     let clients = Clients::new(dice.fork("clients"), &users, hosts);
-    let divided = kinds != Kinds::None;
-    let mut history = History { world, clients, users, divided };
+    let mut history = History { world, clients, users };
     let mut faults = Faults::new(dice.fork("faults"), dice.fork("people"), kinds, &mut history.world);
     let end = history.world.now + length;
     while history.world.now < end {
@@ -325,10 +321,12 @@ impl History {
             if !folders.iter().any(|info| info.id == folder) || seen.uid_validity == 0 {
                 continue;
             }
+            let modseq = seen.highest_modseq;
             if let Some(Done::Opened(Ok(opened))) = self.ask(0, Work::Open { user, folder })
                 && opened.uid_validity == seen.uid_validity
-                && !self.divided
-                && let Some(what) = missed_change(&seen, &opened)
+                && let Some(Done::CertainlyTold(Ok(told))) =
+                    self.ask(0, Work::CertainlyTold { user, folder, modseq })
+                && let Some(what) = missed_change(&seen, &opened, told)
             {
                 let what = format!("a client that comes back to folder {folder:?} of {user}: {what}");
                 self.clients.model.violate("IMAP order", what);

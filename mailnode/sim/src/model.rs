@@ -320,14 +320,16 @@ impl Account {
 }
 
 /// A change that a client which comes back would miss, since it asks for what has a higher MODSEQ than it
-/// remembers (RFC 7162 3.1.4.1).
-pub fn missed_change(seen: &SeenFolder, opened: &Opened) -> Option<String> {
+/// remembers (RFC 7162 3.1.4.1), and is given what has a higher one than it was certainly `told`.
+pub fn missed_change(seen: &SeenFolder, opened: &Opened, told: u64) -> Option<String> {
     let missed = opened.messages.iter().find(|message| {
         let known = seen.messages.get(&message.uid);
-        known.is_some_and(|known| known.flags != message.flags) && message.modseq <= seen.highest_modseq
+        known.is_some_and(|known| known.flags != message.flags) && message.modseq <= told
     })?;
-    let (uid, modseq, told) = (missed.uid, missed.modseq, seen.highest_modseq);
-    Some(format!("UID {uid} changed with MODSEQ {modseq}, and {told} had been told"))
+    let (uid, modseq, highest) = (missed.uid, missed.modseq, seen.highest_modseq);
+    Some(format!(
+        "UID {uid} changed with MODSEQ {modseq}, and the client, which knows {highest}, is told of changes after {told}"
+    ))
 }
 
 /// Whether a client that only ever synced sees what a new one is shown.

@@ -44,6 +44,12 @@ pub enum Work {
         shown: Shown,
         watch: bool,
     },
+    /// A client with CONDSTORE comes back with the MODSEQ that it remembers.
+    CertainlyTold {
+        user: UserId,
+        folder: FolderId,
+        modseq: u64,
+    },
     Store {
         user: UserId,
         folder: FolderId,
@@ -87,6 +93,7 @@ pub enum Done {
     Changed(Result<(), Failure>),
     Opened(Result<Opened, Failure>),
     Synced(Result<FolderChanges, Failure>),
+    CertainlyTold(Result<u64, Failure>),
     Stored(Result<(Vec<Message>, Vec<u32>), Failure>),
     Expunged(Result<Vec<u32>, Failure>),
     /// Whether all that was marked is gone.
@@ -105,6 +112,7 @@ impl Done {
             Self::Changed(outcome) => outcome.as_ref().err(),
             Self::Opened(outcome) => outcome.as_ref().err(),
             Self::Synced(outcome) => outcome.as_ref().err(),
+            Self::CertainlyTold(outcome) => outcome.as_ref().err(),
             Self::Stored(outcome) => outcome.as_ref().err(),
             Self::Expunged(outcome) => outcome.as_ref().err(),
             Self::PopQuit(_) => None,
@@ -139,6 +147,7 @@ impl Done {
                 }
                 FolderChanges::Unknown => "unknown".into(),
             }),
+            Self::CertainlyTold(outcome) => said(outcome, |modseq| format!("up to {modseq}")),
             Self::Stored(outcome) => said(outcome, |(changes, _)| format!("{} messages", changes.len())),
             Self::Expunged(outcome) => said(outcome, |gone| format!("gone {gone:?}")),
             Self::PopQuit(gone) => (if *gone { "+OK" } else { "-ERR" }).into(),
@@ -203,6 +212,9 @@ pub async fn run(node: Arc<Node>, work: Work) -> Done {
                 let _ = tokio::time::timeout(WATCH, news.changed()).await;
             }
             Done::Synced(mail.sync(folder, since, || shown).await)
+        }
+        Work::CertainlyTold { user, folder, modseq } => {
+            Done::CertainlyTold(mail(user).certainly_told(folder, modseq).await)
         }
         Work::Store { user, folder, uids, flags, set } => {
             let change = if set { FlagChange::Add(flags) } else { FlagChange::Remove(flags) };

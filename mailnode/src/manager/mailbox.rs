@@ -4,7 +4,7 @@
 use super::{UserCell, events, lock, rewrap};
 use crate::crypto::Wrapping;
 use crate::environment;
-use crate::node::Node;
+use crate::node::{CallError, Node};
 use crate::wire::{Failure, Numbered, Request, Response, UserOp};
 use cluster::{Bucket, Entry, Epoch, FolderId, Incarnation, MailboxIndex, NodeId, Timestamp, UserId};
 use directory::Profile;
@@ -20,8 +20,10 @@ const FRAGMENT_DEADLINE: Duration = Duration::from_secs(5);
 const UID_BLOCK: u32 = 1_000;
 /// A node that stands in for the manager cannot know what the manager does: it looks again this often.
 const STAND_IN_FRESHNESS: Duration = Duration::from_millis(500);
-/// A manager that is stood in for is not waited for longer.
+/// A manager that is stood in for is not waited for longer, so many times; then it is told in the background, this often.
 const TELL_DEADLINE: Duration = Duration::from_millis(300);
+const TELL_TRIES: usize = 3;
+const TELL_AGAIN: Duration = Duration::from_millis(500);
 const NUMBER_AGAIN: Duration = Duration::from_millis(500);
 /// How long numbers are not reserved because members that serve in the view are routed around and were not read. After a partition
 /// they are back some time before a probe finds it out.
@@ -336,7 +338,7 @@ pub async fn reserve(
             Ok((profile, Some(block))) => {
                 mailbox.index.add_block(folder, block);
                 mailbox.know(node, &profile);
-                tell_manager(node, cell).await;
+                tell_manager(node, cell.user).await;
                 return Ok(profile);
             }
             Ok((profile, None)) => {
@@ -371,13 +373,37 @@ async fn read_first(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbox) ->
 
 /// Who stands in for a manager that may be reached again tells it that UIDs were reserved, before they are shown: the next request
 /// may come there, and what we have not seen must not be shown below.
-async fn tell_manager(node: &Arc<Node>, cell: &UserCell) {
-    let manager = node.topology.now().user_map.manager(Bucket::of_user(cell.user));
-    if let Some(manager) = manager.filter(|&manager| manager != node.id) {
-        let request = Request::User { user: cell.user, op: UserOp::Refresh, acting: false };
-        // If it does not answer it is away, and reads the profile anew with the next view.
-        let _ = node.call(manager, request, TELL_DEADLINE).await;
+async fn tell_manager(node: &Arc<Node>, user: UserId) {
+    for _ in 0..TELL_TRIES {
+        if tell(node, user).await {
+            return;
+        }
     }
+    if !lock(&node.manager.telling).insert(user) {
+        return;
+    }
+    let node = node.clone();
+    tokio::spawn(async move {
+        let epoch = node.topology.now().view.epoch;
+        let mut pause = TELL_AGAIN;
+        // With a new view every manager reads profiles anew.
+        while node.topology.now().view.epoch == epoch {
+            tokio::time::sleep(pause).await;
+            if tell(&node, user).await {
+                break;
+            }
+            pause = (pause * 2).min(TELL_AGAIN * 10);
+        }
+        lock(&node.manager.telling).remove(&user);
+    });
+}
+
+/// True if the manager reads the profile anew, or is this node.
+async fn tell(node: &Arc<Node>, user: UserId) -> bool {
+    let manager = node.topology.now().user_map.manager(Bucket::of_user(user));
+    let Some(manager) = manager.filter(|&manager| manager != node.id) else { return true };
+    let request = Request::User { user, op: UserOp::Refresh, acting: false };
+    matches!(node.call(manager, request, TELL_DEADLINE).await, Ok(_) | Err(CallError::Refused(_)))
 }
 
 /// Before a folder is shown to a session: if messages may be missing because too many nodes are away, whoever

@@ -24,7 +24,7 @@ use account::ProfileCache;
 use cluster::{Entry, NodeId, UserId, is_queue_user};
 use events::Subscribers;
 use mailbox::Mailbox;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -97,6 +97,8 @@ impl UserCell {
 pub struct Manager {
     users: Mutex<BTreeMap<UserId, Arc<UserCell>>>,
     pub knowledge: BucketKnowledge,
+    /// Users of whom a task tells the manager, for whom we stand in, that we reserved UIDs.
+    telling: Mutex<BTreeSet<UserId>>,
 }
 
 impl Manager {
@@ -114,6 +116,14 @@ impl Manager {
     /// Forgets everything about a user: the account is gone, or the index may not be trusted.
     pub fn forget(&self, user: UserId) {
         lock(&self.users).remove(&user);
+    }
+
+    /// This node, as a replica of the embedded user database, has written a profile, perhaps for somebody who stands in for
+    /// us: of UIDs that were reserved we must know before we show anything.
+    pub fn profile_written(&self, user: UserId) {
+        if let Some(cell) = lock(&self.users).get(&user) {
+            cell.profile.doubt();
+        }
     }
 
     /// Notices did not reach us, or somebody else: what we know of fragments may be incomplete.
@@ -155,8 +165,7 @@ impl Manager {
     ) -> Result<UserReply, Failure> {
         node.membership.after_stop().await;
         self.check(node, user, acting)?;
-        let cell = self.cell(user);
-        operations::run(node, &cell, from, op).await
+        operations::run(node, &self.cell(user), from, op).await
     }
 
     /// Entries that are on disk now (DESIGN 2, step 7). With `number`, waits for their UIDs.

@@ -7,7 +7,7 @@ use super::{UserCell, account, events, rewrap};
 use crate::node::Node;
 use crate::peer_server::STALE;
 use crate::wire::{Failure, FolderChanges, FolderInfo, FolderStatus, Message, Opened, UserOp, UserReply};
-use cluster::mailbox::{Changes, FolderView, Mark, Shown};
+use cluster::mailbox::{Changes, FolderView, Mark, Shown, certainly_told};
 use cluster::{Entry, Flag, FolderId, NodeId};
 use directory::Profile;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ pub async fn run(
     match op {
         UserOp::Authenticate { password } => account::authenticate(node, cell, password).await,
         UserOp::Refresh => {
+            cell.profile.doubt();
             cell.profile.refreshed(node, cell.user).await?;
             Ok(UserReply::Done)
         }
@@ -58,6 +59,7 @@ pub async fn run(
             let profile = refresh_for_change(node, cell, &mut mailbox).await?;
             folder_of(&profile, folder)?;
             bounded(&uids)?;
+            admit_unread(node, cell, &mut mailbox, folder).await?;
             let at = mailbox.stamp(node);
             let complete = mailbox.is_complete();
             let plan = mailbox.index.plan_store(folder, &uids, &change, unchanged_since, at, complete);
@@ -70,6 +72,7 @@ pub async fn run(
             let mut mailbox = cell.mailbox.lock().await;
             refresh_for_change(node, cell, &mut mailbox).await?;
             bounded(&uids)?;
+            admit_unread(node, cell, &mut mailbox, folder).await?;
             let plan = mailbox.index.plan_expunge(folder, &uids, mailbox.stamp(node));
             let gone = plan.iter().filter_map(|entry| entry.location.uid).map(|uid| uid.number).collect();
             apply(node, cell, &mut mailbox, plan, asked).await?;
@@ -77,6 +80,11 @@ pub async fn run(
         }
         UserOp::Misfits { most } => rewrap::misfits(node, cell, most).await,
         UserOp::Rewrapped { keys } => rewrap::take(node, cell, keys).await,
+        UserOp::CertainlyTold { folder, modseq } => {
+            let profile = cell.profile.current(node, cell.user).await?;
+            let blocks = &folder_of(&profile, folder)?.uid_blocks;
+            Ok(UserReply::CertainlyTold(certainly_told(blocks, modseq)))
+        }
         UserOp::Copy { folder, uids, target, remove } => {
             let which = Copy { folder, uids, target, remove };
             copy(node, cell, which, asked).await
@@ -261,6 +269,10 @@ async fn copy(node: &Arc<Node>, cell: &UserCell, which: Copy, asked: Instant) ->
     let mut mailbox = cell.mailbox.lock().await;
     let profile = refresh_for_change(node, cell, &mut mailbox).await?;
     let uid_validity = folder_of(&profile, target)?.uid_validity;
+    admit_unread(node, cell, &mut mailbox, target).await?;
+    if remove {
+        admit_unread(node, cell, &mut mailbox, folder).await?;
+    }
     for _ in 0..2 {
         let at = mailbox.stamp(node);
         let planned = if remove {

@@ -172,6 +172,17 @@ impl Mail {
         }
     }
 
+    /// Up to which MODSEQ a client that remembers this one was certainly told of changes.
+    pub async fn certainly_told(&self, folder: FolderId, modseq: u64) -> Result<u64, Failure> {
+        match self.node.operate(self.user, UserOp::CertainlyTold { folder, modseq }).await {
+            Ok(UserReply::CertainlyTold(modseq)) => Ok(modseq),
+            // An older version, which does not know (docs/decisions/versions.md).
+            Err(Failure::Invalid(_)) => Ok(modseq),
+            Ok(_) => unexpected(),
+            Err(failure) => Err(failure),
+        }
+    }
+
     pub async fn store(
         &self,
         folder: FolderId,

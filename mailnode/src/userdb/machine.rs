@@ -7,6 +7,7 @@ use cluster::{NodeId, View};
 use directory::embedded::{
     Disk, DiskError, Effect, Embedded, EmbeddedRequest, EmbeddedResponse, Event, Promises,
 };
+use directory::record::Key;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -210,6 +211,11 @@ async fn write_loop(machine: Weak<Machine>, store: Store, mut pending: mpsc::Rec
             tracing::error!(%error, "user database");
         }
         let Some(machine) = machine.upgrade() else { return };
+        if let Ok(node) = machine.node() {
+            let keys =
+                group.iter().flat_map(|write| &write.records).filter_map(|(key, _)| Key::from_bytes(key));
+            keys.filter_map(|key| key.user()).for_each(|user| node.manager.profile_written(user));
+        }
         for write in group.drain(..) {
             machine.handle(Event::Written { write: write.number, ok: outcome.is_ok() });
         }

@@ -30,6 +30,8 @@ use cluster::{BlobId, Bucket, Entry, EntryId, NodeId, UserId};
 const FORMAT: u32 = 3;
 
 pub const POSITION: &[u8] = b"m";
+/// Prefix of the rows of users.
+pub const USERS: &[u8] = b"u";
 
 /// A record's place in the log: segment file, number of the group, number in the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -275,12 +277,12 @@ pub fn fragment_key(user: UserId) -> Bytes {
 }
 
 pub fn user_key(user: UserId) -> Bytes {
-    key(&[b"u", &bucket_of(user), &user.to_bytes()])
+    key(&[USERS, &bucket_of(user), &user.to_bytes()])
 }
 
 /// Prefix of a bucket's users.
 pub fn bucket_key(bucket: Bucket) -> Bytes {
-    key(&[b"u", &bucket.0.to_be_bytes()])
+    key(&[USERS, &bucket.0.to_be_bytes()])
 }
 
 pub fn pending_key(peer: NodeId, user: UserId, entry: EntryId) -> Bytes {

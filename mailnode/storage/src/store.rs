@@ -8,8 +8,8 @@ use crate::options::Options;
 use crate::prepare::{Operation, prepare};
 use crate::recovery::{Recovered, Recovery, recover};
 use crate::rows::{
-    BlobRow, EntryRow, PartTotals, ValueRow, blob_key, bucket_key, entry_key, fragment_key, ids_of_key,
-    peer_key, pending_key, user_of_key, value_key,
+    BlobRow, EntryRow, PartTotals, USERS, ValueRow, blob_key, bucket_key, entry_key, fragment_key,
+    ids_of_key, peer_key, pending_key, user_of_key, value_key,
 };
 use crate::shared::Shared;
 use crate::staging::holds;
@@ -187,14 +187,28 @@ impl Store {
         holds(self.shared().options.node, entry)
     }
 
-    /// Users of a bucket with a fragment here.
-    pub fn users(&self, bucket: Bucket) -> Result<Vec<UserId>> {
-        let prefix = bucket_key(bucket);
+    /// Users of these buckets, in ascending order, with a fragment here. Buckets without any cost nothing.
+    pub fn users(&self, buckets: impl IntoIterator<Item = Bucket>) -> Result<Vec<UserId>> {
         let mut users = Vec::new();
-        self.shared().index.scan(&prefix, &prefix, &mut |key, _| {
-            users.extend(user_of_key(key));
-            true
-        })?;
+        // Of the first user behind the last bucket that was looked at.
+        let mut next = Some(Bucket(0));
+        for bucket in buckets {
+            match next {
+                Some(next) if next <= bucket => {}
+                Some(_) => continue,
+                None => break,
+            }
+            next = None;
+            self.shared().index.scan(USERS, &bucket_key(bucket), &mut |key, _| {
+                let Some(user) = user_of_key(key) else { return true };
+                if Bucket::of_user(user) == bucket {
+                    users.push(user);
+                } else {
+                    next = Some(Bucket::of_user(user));
+                }
+                next.is_none()
+            })?;
+        }
         Ok(users)
     }
 

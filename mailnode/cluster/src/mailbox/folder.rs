@@ -6,6 +6,7 @@ use crate::entry::{Entry, Uid};
 use crate::ids::{EntryId, NodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 /// UIDs `first..=last` of one folder, reserved for one manager with compare-and-set in the profile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,48 @@ pub struct Known {
     /// Below `from`: nodes whose fragments it could not read, if they are so many that they may have all copies of a
     /// message.
     pub unread: Vec<NodeId>,
+}
+
+/// Blocks of a division, and those before and after it, are remembered for so long.
+pub const DIVISION_MEMORY: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Around a reservation two managers may be at work for so long, and one not hear of what the other changes.
+const OVERLAP: Duration = Duration::from_secs(30);
+
+/// What a client that was told this MODSEQ has certainly been told: all changes up to the one returned. That is lower only if
+/// the client heard of it
+///
+/// - around a reservation, while another manager may still have been at work;
+/// - in a division: while managers could not read all that others were changing. That lasts from the last block before
+///   it, whose manager had read everything, to the first such block after it;
+/// - longer ago than divisions are remembered.
+///
+/// `blocks` are the folder's, oldest first.
+pub fn certainly_told(blocks: &[UidBlock], modseq: u64) -> u64 {
+    let ticks = |time: Duration| (time.as_millis() as u64) << 16;
+    let newest = blocks.last().map_or(0, |block| block.reserved.ticks);
+    let forgets = blocks.first().is_some_and(|oldest| oldest.first > 1);
+    if forgets && newest.saturating_sub(modseq) > ticks(DIVISION_MEMORY) {
+        return 0;
+    }
+    let mut told = modseq;
+    let mut whole_again = u64::MAX;
+    for (at, block) in blocks.iter().enumerate().rev() {
+        let reserved = block.reserved.ticks;
+        if block.known.unread.is_empty() {
+            whole_again = reserved;
+        } else {
+            let mut before = blocks.iter().take(at).rev().filter(|block| block.known.unread.is_empty());
+            let whole = before.next().map_or(0, |block| block.reserved.ticks);
+            if (whole..whole_again).contains(&told) {
+                told = whole;
+            }
+        }
+        let (from, to) = (reserved.saturating_sub(ticks(OVERLAP)), reserved.saturating_add(ticks(OVERLAP)));
+        if (from..to).contains(&told) {
+            told = from;
+        }
+    }
+    told
 }
 
 /// What is asked of the profile.

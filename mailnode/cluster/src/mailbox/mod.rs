@@ -19,7 +19,7 @@ mod ranges;
 mod view;
 
 pub use change::{Copied, FlagChange, StorePlan, UidsExhausted};
-pub use folder::{Known, Reservation, UidBlock};
+pub use folder::{DIVISION_MEMORY, Known, Reservation, UidBlock, certainly_told};
 pub use ranges::UidRanges;
 pub use view::{Changes, FolderView, Mark, Marks, Shown};
 

@@ -397,3 +397,36 @@ fn a_folder_is_incomplete_while_a_message_waits_for_another_uid_unless_its_body_
     index.commit(plan);
     assert_eq!(uids(&index, INBOX), [(1, 1), (2, 2001)]);
 }
+
+#[test]
+fn a_client_that_heard_of_changes_in_a_division_is_told_again_of_what_others_may_have_changed() {
+    let minutes = |minutes: u64| (minutes * 60_000) << 16;
+    let whole = |first: u32, reserved: u64| block(first, first, stamp(minutes(reserved), 1));
+    let divided = |first: u32, reserved: u64| {
+        let mut block = whole(first, reserved);
+        block.known.unread = vec![NodeId(4), NodeId(5)];
+        block
+    };
+    let told = |blocks: &[UidBlock], at: u64| certainly_told(blocks, minutes(at)) / minutes(1);
+    let mut blocks = vec![whole(1, 100), whole(2, 200), divided(3, 300), divided(4, 400)];
+    // Half a minute before the last reservation of somebody who had read everything.
+    for (at, then) in [(0, 0), (150, 150), (250, 199), (350, 199), (9_999, 199)] {
+        assert_eq!(told(&blocks, at), then, "{at}, and it is divided still");
+    }
+    blocks.extend([whole(5, 500), whole(6, 600)]);
+    for (at, then) in [(150, 150), (499, 199), (501, 501), (9_999, 9_999)] {
+        assert_eq!(told(&blocks, at), then, "{at}, whole again at 500");
+    }
+    assert_eq!(told(&blocks[2..], 450), 0, "what was before is not known");
+    assert_eq!(certainly_told(&[], 7), 7);
+}
+
+#[test]
+fn a_client_that_heard_of_changes_around_a_reservation_is_told_again_of_what_another_manager_may_have_changed()
+ {
+    let seconds = |seconds: u64| (seconds * 1_000) << 16;
+    let blocks = [block(1, 1, stamp(seconds(1_000), 1)), block(2, 2, stamp(seconds(1_040), 2))];
+    for (at, then) in [(969, 969), (970, 970), (1_000, 970), (1_020, 970), (1_069, 970), (1_070, 1_070)] {
+        assert_eq!(certainly_told(&blocks, seconds(at)), seconds(then), "{at}");
+    }
+}

@@ -66,12 +66,13 @@ struct Newest {
 impl Embedded {
     pub(super) fn begin_level(&mut self) {
         let epoch = self.view.epoch;
-        if self.level.is_some() || self.outdated > epoch || self.promises.epoch > epoch {
+        if self.is_level || self.level.is_some() || self.outdated > epoch || self.promises.epoch > epoch {
             return;
         }
         let level = |bucket: &Bucket| self.levelled.contains(*bucket) || self.stuck.contains(*bucket);
         let queue: VecDeque<Bucket> = self.own_buckets().filter(|bucket| !level(bucket)).collect();
-        if queue.is_empty() {
+        self.is_level = queue.is_empty();
+        if self.is_level {
             return;
         }
         let promised = self.promises.to(self.me);

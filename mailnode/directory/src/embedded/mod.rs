@@ -34,6 +34,7 @@
 mod bucket_set;
 mod level;
 mod message;
+mod occupied;
 mod primary;
 mod replica;
 mod stored;
@@ -113,6 +114,8 @@ pub struct Embedded {
     levelled: BucketSet,
     /// Our buckets that cannot be made level with the members of this view.
     stuck: BucketSet,
+    /// All others of our buckets are level.
+    is_level: bool,
     level: Option<Level>,
     /// The round of our last attempt that is on disk; what we write carries it.
     round: u64,
@@ -184,6 +187,7 @@ impl Embedded {
             view,
             levelled: BucketSet::default(),
             stuck: BucketSet::default(),
+            is_level: false,
             level: None,
             round: 0,
             outdated: Epoch(0),
@@ -255,6 +259,7 @@ impl Embedded {
     fn step_down(&mut self) {
         self.levelled.clear();
         self.stuck.clear();
+        self.is_level = false;
         self.level = None;
         self.fail_ops(|_| true);
         self.calls.clear();

@@ -1,6 +1,7 @@
 //! The primary's part: reads, compare-and-sets, lists.
 
 use super::message::limits;
+use super::occupied::Occupied;
 use super::stored::{Record, Stamp};
 use super::{After, Disk, Effect, Embedded, EmbeddedRequest, EmbeddedResponse, Purpose};
 use crate::record::{Key, Kind, Token};
@@ -234,6 +235,7 @@ impl Embedded {
         }
         let bucket = op.key.bucket();
         self.levelled.remove(bucket);
+        self.is_level = false;
         // An attempt under way may have looked already.
         self.abort_level_of(bucket);
         self.fail_ops(|other| other == bucket);
@@ -258,12 +260,18 @@ impl Embedded {
         }
         let limit = (limit as usize).clamp(1, limits::PAGE);
         let mut listed: BTreeMap<Bytes, (Key, u64, Bytes)> = BTreeMap::new();
+        let mut occupied = Occupied::new(disk);
         for bucket in buckets {
+            match occupied.has(bucket) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(_) => return self.respond(id, unavailable(UNREADABLE)),
+            }
             let prefix = Key::prefix(bucket, Some(kind));
             let mut from = after.as_ref().map(|after| [&prefix, &after[..]].concat());
             loop {
                 let Ok(page) = disk.records(&prefix, from.as_deref(), limit) else {
-                    return self.respond(id, unavailable("the disk cannot be read"));
+                    return self.respond(id, unavailable(UNREADABLE));
                 };
                 from = page.last().map(|(key, _)| key.to_vec());
                 let full = page.len() == limit;
@@ -288,5 +296,6 @@ impl Embedded {
     }
 }
 
+const UNREADABLE: &str = "the disk cannot be read";
 const LEVELLING: &str = "the user database is being brought up to date; try again";
 const UNKNOWN: &str = "a replica does not answer, so the write may or may not have happened; try again";

@@ -2,6 +2,7 @@
 
 use super::bucket_set::put_mark;
 use super::message::limits;
+use super::occupied::Occupied;
 use super::stored::{Ballot, Record, Stamp};
 use super::{After, Disk, DiskError, Embedded, EmbeddedRequest, EmbeddedResponse, Report};
 use crate::record::Key;
@@ -10,6 +11,12 @@ use cluster::{Bucket, NodeId};
 
 /// Records of one bucket read from disk at once.
 const PAGE: usize = 256;
+
+fn conclude(hash: &blake3::Hasher, records: u32, unsettled: bool) -> Report {
+    let mut digest = [0; 16];
+    hash.finalize_xof().fill(&mut digest);
+    Report { digest, records, unsettled }
+}
 
 impl Embedded {
     pub(super) fn serve_primary(
@@ -75,8 +82,13 @@ impl Embedded {
 
     /// What is here of these buckets.
     pub(super) fn report(&self, buckets: &[Bucket], disk: &impl Disk) -> EmbeddedResponse {
-        let reports: Result<Vec<Report>, DiskError> =
-            buckets.iter().map(|&bucket| Self::report_bucket(bucket, disk)).collect();
+        let mut occupied = Occupied::new(disk);
+        let empty = conclude(&blake3::Hasher::new(), 0, false);
+        let report = |&bucket: &Bucket| match occupied.has(bucket)? {
+            true => Self::report_bucket(bucket, disk),
+            false => Ok(empty),
+        };
+        let reports: Result<Vec<Report>, DiskError> = buckets.iter().map(report).collect();
         match reports {
             Ok(reports) => EmbeddedResponse::Promised { marks: self.promises.marks.clone(), reports },
             Err(error) => EmbeddedResponse::Unavailable(error.to_string()),
@@ -103,9 +115,7 @@ impl Embedded {
             }
             after = page.into_iter().next_back().map(|(last, _)| last);
         }
-        let mut digest = [0; 16];
-        hash.finalize_xof().fill(&mut digest);
-        Ok(Report { digest, records, unsettled })
+        Ok(conclude(&hash, records, unsettled))
     }
 
     pub(super) fn stamps(

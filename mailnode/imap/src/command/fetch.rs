@@ -29,9 +29,13 @@ pub(crate) async fn run<A: Account, O: Output>(
     // RFC 7162 3.1: asking for MODSEQ turns CONDSTORE on.
     user.enabled.condstore |= fetch.changed_since.is_some() || fetch.attributes.contains(&Attribute::ModSeq);
     let enabled = user.enabled;
-    let (_, mailbox) = user.selected()?;
+    let (account, mailbox) = user.selected()?;
+    let told = match fetch.changed_since {
+        Some(modseq) => Some(account.certainly_told(mailbox.folder, modseq).await?),
+        None => None,
+    };
     let mut positions = mailbox.resolve(&fetch.set, fetch.uid).map_err(|_| Reply::bad("No such message"))?;
-    if let Some(modseq) = fetch.changed_since {
+    if let Some(modseq) = told {
         positions.retain(|position| {
             mailbox.messages().get(*position).is_some_and(|message| message.modseq > modseq)
         });

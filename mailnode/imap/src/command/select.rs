@@ -88,9 +88,10 @@ async fn resync<A: Account, O: Output>(
         Some(ranges) => ranges,
         None => Ranges::new(std::iter::once((1, last.max(1)))),
     };
+    let told = user.account.certainly_told(mailbox.folder, known.modseq).await?;
     vanished_earlier(mailbox, &uids, out);
     for (number, message) in (1u32..).zip(mailbox.messages()) {
-        if message.modseq > known.modseq && uids.contains(message.uid) {
+        if message.modseq > told && uids.contains(message.uid) {
             logged_in::fetch_flags(number, message, true, user.enabled, out);
             out.flush_if_full().await?;
         }

@@ -65,6 +65,8 @@ struct Inner {
     fresh: bool,
     quota_reached: bool,
     away: bool,
+    /// What a client heard after this MODSEQ may have been told without all that came before.
+    divided_at: Option<u64>,
 }
 
 impl Inner {
@@ -140,6 +142,10 @@ impl Store {
 
     pub fn set_unreadable(&self, uids: &[u32]) {
         self.lock().unreadable = uids.iter().copied().collect();
+    }
+
+    pub fn divide_at(&self, modseq: u64) {
+        self.lock().divided_at = Some(modseq);
     }
 
     pub fn answer_next_sync_fresh(&self) {
@@ -309,6 +315,10 @@ impl Account for MemoryAccount {
 
     async fn events(&self) -> u64 {
         *self.news.lock().await.borrow()
+    }
+
+    async fn certainly_told(&self, _: u32, modseq: u64) -> Result<u64, Error> {
+        Ok(self.store.lock().divided_at.map_or(modseq, |divided| modseq.min(divided)))
     }
 
     async fn changed(&self) {

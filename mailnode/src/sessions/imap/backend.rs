@@ -218,6 +218,10 @@ impl Account for ImapAccount {
         })
     }
 
+    async fn certainly_told(&self, folder: u32, modseq: u64) -> Result<u64, Error> {
+        self.mail.certainly_told(FolderId(folder), modseq).await.map_err(error)
+    }
+
     async fn events(&self) -> u64 {
         self.news.lock().await.count()
     }

@@ -293,8 +293,8 @@ impl DiskFile for MemoryFile {
         let outcome = state.step(true);
         let inode = &mut state.inodes[self.inode];
         if outcome.is_ok() {
-            inode.journal.clear();
-            inode.durable = inode.now.clone();
+            let Inode { journal, durable, .. } = inode;
+            journal.drain(..).for_each(|change| change.apply(durable, usize::MAX));
         } else if matches!(state.fault, Some(Fault::SyncAt(_))) {
             // The pages are marked clean although they never reached the disk: no later sync writes them.
             let inode = &mut state.inodes[self.inode];

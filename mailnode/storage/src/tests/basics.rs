@@ -84,11 +84,29 @@ fn the_last_forgotten_entry_ends_the_fragment() {
     let bucket = cluster::Bucket::of_user(UserId(1));
     let outcome = |id| commit(&store, forget(id)).unwrap().remove(0);
     assert!(matches!(outcome(2), Outcome::Forgotten { existed: true, last_of_user: false }));
-    assert_eq!(store.users(bucket).unwrap(), [UserId(1)]);
+    assert_eq!(store.users([bucket]).unwrap(), [UserId(1)]);
     assert!(matches!(outcome(1), Outcome::Forgotten { existed: true, last_of_user: true }));
     assert!(matches!(outcome(1), Outcome::Forgotten { existed: false, last_of_user: false }));
-    assert!(store.users(bucket).unwrap().is_empty());
+    assert!(store.users([bucket]).unwrap().is_empty());
     assert!(store.pending_peers().is_empty());
+}
+
+#[test]
+fn users_are_found_by_their_buckets() {
+    let (store, ..) = new_store();
+    let users: Vec<UserId> = (1..=40).map(UserId).collect();
+    for user in &users {
+        commit(&store, vec![put(&entry(user.0, 1, BlobId::of(b"x")), &[])]).unwrap();
+    }
+    let of = |user: UserId| cluster::Bucket::of_user(user);
+    let mut all = store.users(cluster::Bucket::all()).unwrap();
+    all.sort();
+    assert_eq!(all, users);
+    let mut some: Vec<cluster::Bucket> = [7, 8, 30].into_iter().map(|user| of(UserId(user))).collect();
+    some.sort();
+    let mut found = store.users(some.clone()).unwrap();
+    found.sort();
+    assert_eq!(found, users.iter().copied().filter(|user| some.contains(&of(*user))).collect::<Vec<_>>());
 }
 
 #[test]

@@ -170,7 +170,7 @@ impl Model {
             if stored != model {
                 return differ("fragment", &stored, &model);
             }
-            let listed = store.users(cluster::Bucket::of_user(user)).unwrap().contains(&user);
+            let listed = store.users([cluster::Bucket::of_user(user)]).unwrap().contains(&user);
             if listed != users.contains(&user) {
                 return differ("users", &listed, &users);
             }
