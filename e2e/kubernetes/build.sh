@@ -4,6 +4,7 @@
 # cached outside the checkout by version: a second run only prints where they are.
 #
 #   build.sh            builds what is missing, prints the directory
+#   build.sh --missing  builds nothing, prints what is missing
 #   PRICKLE_CACHE=dir   cache directory (default: ${XDG_CACHE_HOME:-$HOME/.cache}/prickle)
 set -euo pipefail
 
@@ -15,24 +16,29 @@ helm=3.21.4
 here=$(dirname "$(readlink -f "$0")")
 export PRICKLE_CACHE=${PRICKLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/prickle}
 out=$PRICKLE_CACHE/kubernetes-$kubernetes-etcd-$etcd-coredns-$coredns-helm-$helm
+built() { for name; do [[ -x $out/$name ]] || return 1; done; }
+if [[ ${1:-} == --missing ]]; then
+    for name in kube-{apiserver,controller-manager,scheduler,proxy} kubelet kubectl etcd coredns helm pause; do built "$name" || echo "$name"; done
+    exit
+fi
 mkdir -p "$out"
 exec 3>&1 1>&2
 
-packages=(containerd runc containernetworking-plugins nftables iptables conntrack iproute2 openssl curl swaks)
+packages=(containerd runc containernetworking-plugins nftables iptables conntrack iproute2 openssl curl swaks procps)
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query --show --showformat='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
 done
 if ((${#missing[@]})); then
     echo "installing ${missing[*]}"
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    # Another apt may be at work, as on a machine that was just started.
+    apt-get -o DPkg::Lock::Timeout=300 update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export GOWORK=off CGO_ENABLED=0 GOTOOLCHAIN="${GOTOOLCHAIN:-auto}"
-built() { for name; do [[ -x $out/$name ]] || return 1; done; }
 
 # kube-apiserver and etcd are those of the operator's test.
 if ! built kube-apiserver etcd; then

@@ -33,38 +33,43 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("repetition", range(times))
 
 
-@pytest.fixture(scope="session")
-def kubernetes(request, tmp_path_factory):
-    if reason := kubernetes_cluster.why_not():
-        no = pytest.skip if request.config.getoption("--if-able") else pytest.fail
-        no(f"no Kubernetes on this computer: {reason}")
-    binaries = kubernetes_cluster.build()
-    out = tmp_path_factory.mktemp("images")
-    if request.config.getoption("--unoptimised"):
-        programs = images.build_unoptimised(tikv=any(item.path.name == "test_tikv_pod.py" for item in request.session.items))
+def make_images(session, directory):
+    """Our programs, and archives of their images; at once, as others build where the programs are."""
+    if session.config.getoption("--unoptimised"):
+        built = images.build_unoptimised(tikv=any(item.path.name == "test_tikv_pod.py" for item in session.items))
     else:
-        programs = images.build_programs()
+        built = images.build_programs()
+    programs = {name: images.stripped(program, directory / name) for name, program in built.items()}
     made = []
     for package, name, tags in (("mailnode", "mailnode", (IMAGE, NEWER)), ("operator", "prickle-operator", (OPERATOR,))):
-        program = images.stripped(programs[name], out / name)
         destination, config = images.last_stage(images.ROOT / package / "Dockerfile")
         for tag in tags:
             # An image of its own for each tag, as another version would be.
             labelled = config | {"Labels": {"org.opencontainers.image.version": tag.split(":")[1]}}
-            made.append(images.archive(out / f"{tag.replace('/', '-')}.tar", [tag], program, destination, labelled))
-    cluster = kubernetes_cluster.Kubernetes(binaries)
-    cluster.mailnode = programs["mailnode"]
+            made.append(images.archive(directory / f"{tag.replace('/', '-')}.tar", [tag], programs[name], destination, labelled))
+    return programs, made
+
+
+@pytest.fixture(scope="session")
+def kubernetes(request):
+    if reason := kubernetes_cluster.why_not():
+        no = pytest.skip if request.config.getoption("--if-able") else pytest.fail
+        no(f"no Kubernetes on this computer: {reason}")
+    cluster = kubernetes_cluster.Kubernetes(kubernetes_cluster.build())
     try:
-        begun = time.monotonic()
-        cluster.start()
-        _FIGURES.append(f"three machines ready after {time.monotonic() - begun:.1f} s")
-        for image in made:
-            cluster.load(image)
-        yield cluster
-    except BaseException:
-        with contextlib.suppress(Exception):
-            cluster.save_state(ARTIFACTS / "start", "default")
-        raise
+        programs, made = make_images(request.session, cluster.directory)
+        cluster.mailnode = programs["mailnode"]
+        try:
+            begun = time.monotonic()
+            cluster.start()
+            _FIGURES.append(f"three machines ready after {time.monotonic() - begun:.1f} s")
+            for image in made:
+                cluster.load(image)
+            yield cluster
+        except BaseException:
+            with contextlib.suppress(Exception):
+                cluster.save_state(ARTIFACTS / "start", "default")
+            raise
     finally:
         cluster.stop()
 
@@ -94,7 +99,7 @@ def mail(operator, request):
         if failed:
             operator.save_state(ARTIFACTS / cluster.namespace, cluster.namespace)
         with contextlib.suppress(Exception):
-            cluster.delete(volumes=True)
+            cluster.leave()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -17,8 +18,16 @@ from wait import eventually
 
 HERE = Path(__file__).resolve().parent
 LOCK = Path("/run/lock/prickle-e2e")
+#: How long another run on this computer is waited for.
+LOCK_SECONDS = 1_200
 READY_SECONDS = 240
 VOLUMES = 30
+#: Disks of machines, in the directory for temporary files.
+DISKS = "prickle-kubernetes-"
+#: Gigabytes that a run needs there, a third of it in reserve; and what Go keeps where Kubernetes is not built yet.
+DISKS_SPACE, CACHE_SPACE, GO_SPACE = 2, 1, {"GOCACHE": 6, "GOMODCACHE": 3}
+#: The oldest Go that fetches the one that is wanted.
+GO = (1, 21)
 
 
 def why_not():
@@ -27,15 +36,41 @@ def why_not():
         return "it needs root: for network namespaces, mounts and control groups"
     if shutil.which("go") is None:
         return "it needs Go, which builds Kubernetes from the Go module proxy: install golang"
+    said = run("go", "env", "GOVERSION")
+    if (found := re.match(r"go(\d+)\.(\d+)", said)) and tuple(map(int, found.groups())) < GO:
+        return f"it needs Go {GO[0]}.{GO[1]} or later, which fetches the one it wants; here is {said.strip()}"
     if not namespaces.has_groups():
         return "it needs writable control groups of version 1 (or hybrid) in /sys/fs/cgroup"
-    for what, command in (
-        ("network namespaces", ("unshare", "--net", "true")),
-        ("mounts of its own", ("unshare", "--mount", "sh", "-c", "mount --make-rshared / && mount -t tmpfs tmpfs /mnt")),
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-        if done.returncode != 0:
-            return f"it needs {what}: `{' '.join(command)}` says {done.stderr.strip()}"
+    overlay = 'cd "$0" && mkdir a b c d && mount -t overlay overlay -o lowerdir=a,upperdir=b,workdir=c d && : >d/file'
+    with tempfile.TemporaryDirectory() as directory:
+        for what, command in (
+            ("network namespaces", ("unshare", "--net", "true")),
+            ("bridges and virtual cables", ("unshare", "--net", "sh", "-c", "ip link add bridge0 type bridge && ip link add cable0 type veth peer name cable1")),
+            ("mounts of its own", ("unshare", "--mount", "sh", "-c", "mount --make-rshared / && mount -t tmpfs tmpfs /mnt")),
+            ("overlays where temporary files are", ("unshare", "--mount", "sh", "-c", overlay, directory)),
+        ):
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+            if done.returncode != 0:
+                return f"it needs {what}: `{' '.join(command)}` says {done.stderr.strip()}"
+    return _no_room()
+
+
+def _no_room():
+    """Why the disks are too full, if they are."""
+    wanted = [(tempfile.gettempdir(), DISKS_SPACE)]
+    if run(HERE / "build.sh", "--missing"):
+        wanted += [(run("go", "env", name).strip(), space) for name, space in GO_SPACE.items()]
+        wanted.append((os.environ.get("PRICKLE_CACHE") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", CACHE_SPACE))
+    on = {}
+    for place, space in wanted:
+        there = next(path for path in (Path(place).resolve(), *Path(place).resolve().parents) if path.exists())
+        paths, spaces = on.setdefault(there.stat().st_dev, ([], []))
+        paths.append(there)
+        spaces.append(space)
+    for paths, spaces in on.values():
+        free = shutil.disk_usage(paths[0]).free / 1e9
+        if free < sum(spaces):
+            return f"it needs {sum(spaces)} GB of free disk in {', '.join(map(str, paths))}; there are {free:.1f}"
     return None
 
 
@@ -47,12 +82,17 @@ def build():
 
 class Kubernetes:
     def __init__(self, binaries, machines=3):
+        LOCK.parent.mkdir(parents=True, exist_ok=True)
         self._lock = LOCK.open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        eventually("no other run on this computer", self._locked, LOCK_SECONDS, every=1)
+        self._clear()
+        # Clients here and programs of the cluster reach each other without the proxy that the environment may name.
+        for name in ("NO_PROXY", "no_proxy"):
+            os.environ[name] = ",".join(filter(None, (os.environ.get(name), namespaces.RANGE)))
         self.binaries = binaries
         #: The program in the images, for what administrators do from outside.
         self.mailnode = None
-        self.directory = Path(tempfile.mkdtemp(prefix="prickle-kubernetes-"))
+        self.directory = Path(tempfile.mkdtemp(prefix=DISKS))
         names = [f"machine-{number + 1}" for number in range(machines)]
         self.control = ControlPlane(self.directory, binaries, names)
         self.machines = [Machine(self.directory, binaries, self.control, number + 1) for number in range(machines)]
@@ -62,8 +102,11 @@ class Kubernetes:
 
     # Life
 
+    def _locked(self):
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+
     def start(self):
-        self._clear()
         namespaces.make_bridge()
         self.control.start()
         for machine in self.machines:
@@ -119,17 +162,23 @@ class Kubernetes:
             *volumes,
         ]
 
-    def _clear(self):
-        """What a run that was killed left behind."""
+    @staticmethod
+    def _clear():
+        """What a run that was killed left behind, or that kept its disks."""
         namespaces.end_group()
         namespaces.remove_network()
+        for left in Path(tempfile.gettempdir()).glob(f"{DISKS}*"):
+            if left.lstat().st_uid == os.geteuid():
+                shutil.rmtree(left, ignore_errors=True)
 
     def stop(self):
         try:
-            self._clear()
-        finally:
             if os.environ.get("PRICKLE_KEEP") is None:
-                shutil.rmtree(self.directory, ignore_errors=True)
+                self._clear()
+            else:
+                namespaces.end_group()
+                namespaces.remove_network()
+        finally:
             self._lock.close()
 
     def load(self, image):

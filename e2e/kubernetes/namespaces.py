@@ -14,7 +14,8 @@ from pathlib import Path
 
 PREFIX = "prickle-e2e"
 BRIDGE = "prickle-e2e"
-#: From the benchmarking range 198.18.0.0/15 (RFC 2544), which nobody routes.
+#: The benchmarking range (RFC 2544), which nobody routes; all addresses here are of it.
+RANGE = "198.18.0.0/15"
 HOST = "198.18.0.1"
 CONTROL = "198.18.0.10"
 PODS = "198.18.16.0/20"
@@ -37,7 +38,8 @@ def pod_range(number):
 
 def run(*command, check=True, input=None, timeout=60):
     """Standard output of a command that must succeed."""
-    done = subprocess.run([str(part) for part in command], input=input, capture_output=True, text=True, timeout=timeout)
+    given = {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
+    done = subprocess.run([str(part) for part in command], **given, capture_output=True, text=True, timeout=timeout)
     if check and done.returncode != 0:
         raise AssertionError(f"{' '.join(map(str, command))}: {done.stderr.strip()} {done.stdout.strip()}")
     return done.stdout

@@ -82,4 +82,4 @@ def test_a_certificate_comes_from_cert_manager_and_is_renewed(operator, cert_man
         mail.wait_settled(nodes=3)
         report("a certificate that was issued again is served by all nodes")
     finally:
-        mail.delete(volumes=True)
+        mail.leave()

@@ -12,7 +12,7 @@ from wait import eventually
 
 
 def run(*command, input=None):
-    done = subprocess.run([str(part) for part in command], input=input, capture_output=True, timeout=60)
+    done = subprocess.run([str(part) for part in command], input=input or b"", capture_output=True, timeout=60)
     assert done.returncode == 0, f"{command}: {done.stdout.decode()} {done.stderr.decode()}"
     return done.stdout.decode()
 

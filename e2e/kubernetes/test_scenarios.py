@@ -71,6 +71,8 @@ def test_a_pod_is_deleted(loaded, report):
             begun = time.monotonic()
             mail.kubectl("delete", "pod", pod, "--wait=false", *options)
             eventually(f"{pod} is made anew", lambda pod=pod: uids(mail).get(pod) not in (None, before[pod]), 120, every=0.5)
+            # Until the operator has seen that, its status is that of before.
+            eventually(f"{pod} is ready", lambda pod=pod: pod in mail.ready_pods(), 120, every=0.5)
             mail.wait_settled()
             how = "at once" if options else "in order"
             report(f"deleted {how}: settled after {time.monotonic() - begun:.1f} s, longest pause of a client {traffic.longest_gap(begun):.1f} s")
@@ -180,6 +182,9 @@ def test_the_api_server_is_away(kubernetes, loaded, report):
     lines = {pod: count / minutes for pod, count in complaints(mail, begun_utc, back_utc).items()}
     report(f"warnings a minute while it was away: {', '.join(f'{pod} {rate:.1f}' for pod, rate in lines.items())}")
     assert max(lines.values()) <= WARNINGS_A_MINUTE, lines
+    # Controllers and kubelets that asked in vain ask again after up to a minute.
+    gone, pods_gone = mail.delete()
+    report(f"then deleted: the MailCluster in {gone:.1f} s, its pods in {pods_gone:.1f} s")
 
 
 def test_one_machine_is_cut_off(kubernetes, loaded, report):
@@ -267,7 +272,8 @@ def test_uninstalled_and_installed_again_over_kept_volumes(kubernetes, loaded, r
     with traffic.running():
         time.sleep(10)
     traffic.check()
-    mail.delete()
+    gone, pods_gone = mail.delete()
+    report(f"deleted: the MailCluster in {gone:.1f} s, its pods in {pods_gone:.1f} s")
     kubernetes.helm("uninstall", "prickle", "--namespace", "prickle-system", "--wait")
     assert kubernetes.get("crd", "mailclusters.prickle.email")
     kubernetes.helm("install", "prickle", images.ROOT / "charts/prickle", "--namespace", "prickle-system", "--wait", "--timeout", "240s")
