@@ -5,16 +5,16 @@
 #   make sim              the simulator: its checkers' tests, regression seeds, and 2,000 histories (SEEDS=0..100000 for others)
 #   make e2e              real clients, real mail and the kill scenario; TEST=name for one scenario: on Kubernetes if there is one whose
 #                         name has that in it, else here; ONLY='-k idle' for some of those here
-#   make chaos            five nodes in network namespaces, killed, frozen, cut off and robbed of disks under load (not part of
-#                         `make test` yet)
+#   make chaos            five nodes in network namespaces, killed, frozen, cut off and robbed of disks under load, for 90
+#                         seconds; in CI (where CI is set) for 600, or for PRICKLE_CHAOS_SECONDS
 #   make tikv-nodes       clusters whose accounts are in TiKV, which is away, slow, silent or killed (needs Go)
-#   make versions         builds the older node that test_versions.py runs beside this one (once for each commit in
-#                         e2e/compatible-since; not part of `make test`; without it that test is skipped)
+#   make versions         builds the older node that test_versions.py runs beside this one, once for each commit in
+#                         e2e/compatible-since, and keeps it outside of the checkout
 #   make operator-e2e     the operator and Kubernetes Leases against a real kube-apiserver (not part of `make test` yet; needs Go)
 #   make kubernetes-e2e   mail clusters on a real three-node Kubernetes on this machine (not part of `make test`; needs Go, and
 #                         root for namespaces); TEST=scale for one scenario, TIMES=3 for three times each
 #   make kubernetes-short the part of it that is quick: install, scale, a pod deleted, a machine dead; on the unoptimised build.
-#                         Skipped, with the reason, on a machine that cannot (not part of `make test` yet)
+#                         Skipped, with the reason, on a machine that cannot
 #   make tikv-e2e         the user database in TiKV through its real client, against the test server of e2e/tikv (needs Go)
 #   make figures          the papers' figures from our cores, into docs/figures (some ten minutes; not part of `make test`)
 #   make scale            scale tests of the cores that are too long for `make unit`: a simulated day of 100 nodes
@@ -28,13 +28,14 @@ TOOLS = $(CARGO_TARGET_DIR)/tools
 export PYTHONDONTWRITEBYTECODE = 1
 ONLY =
 SEEDS = 0..2000
+PRICKLE_MAILNODE ?= $(CARGO_TARGET_DIR)/debug/mailnode
 
 .NOTPARALLEL:
-.PHONY: test install fmt lint deny unit sim e2e e2e-here chaos tikv-nodes versions operator-e2e kubernetes-e2e kubernetes-short tikv-e2e figures scale crds bench
+.PHONY: test install fmt lint deny unit sim program e2e e2e-here chaos tikv-nodes versions operator-e2e kubernetes-e2e kubernetes-short tikv-e2e figures scale crds bench
 
 # What incremental builds keep would double the gigabytes, for nothing in a build from a clean checkout.
 test: export CARGO_INCREMENTAL = 0
-test: fmt install deny lint unit sim e2e
+test: fmt install deny lint unit sim versions e2e chaos kubernetes-short
 
 install:
 	e2e/install.sh $(TOOLS)
@@ -63,20 +64,21 @@ e2e: install
 	@if [ -n '$(TEST)' ] && (cd e2e/kubernetes && $(TOOLS)/bin/python -m pytest --collect-only --quiet -k '$(TEST)' >/dev/null); \
 	then cd e2e/kubernetes && $(TOOLS)/bin/python -m pytest --unoptimised -k '$(TEST)'; else $(MAKE) --no-print-directory e2e-here; fi
 
-# The unoptimised build that the unit tests need anyway; CI would wait six minutes for a release.
-e2e-here: install
-	cargo build --locked -p mailnode
-	cd e2e && PRICKLE_MAILNODE=$${PRICKLE_MAILNODE:-$(CARGO_TARGET_DIR)/debug/mailnode} \
+# What all end-to-end tests run: the unoptimised build that the unit tests need anyway; CI would wait six minutes for a release.
+program:
+	cargo build --locked -p mailnode -p operator --features mailnode/kubernetes,mailnode/tikv
+
+e2e-here: install program
+	cd e2e && PRICKLE_MAILNODE=$(PRICKLE_MAILNODE) \
 	$(TOOLS)/bin/python -m pytest --ignore=test_chaos.py --ignore=test_tikv.py $(if $(TEST),-k '$(TEST)') $(ONLY)
 
-chaos: install
-	cargo build --release --locked -p mailnode
-	cd e2e && $(TOOLS)/bin/python -m pytest test_chaos.py
+chaos: export PRICKLE_CHAOS_SECONDS ?= $(if $(CI),600,90)
+chaos: install program
+	cd e2e && PRICKLE_MAILNODE=$(PRICKLE_MAILNODE) $(TOOLS)/bin/python -m pytest test_chaos.py
 
-tikv-nodes: install
-	cargo build --release --locked -p mailnode --features tikv
+tikv-nodes: install program
 	program=$$(e2e/tikv/build.sh) && export PRICKLE_TIKV=$$program && \
-	cd e2e && $(TOOLS)/bin/python -m pytest test_tikv.py
+	cd e2e && PRICKLE_MAILNODE=$(PRICKLE_MAILNODE) $(TOOLS)/bin/python -m pytest test_tikv.py
 
 versions: install
 	$(TOOLS)/bin/python e2e/versions.py build

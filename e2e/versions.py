@@ -3,6 +3,8 @@
     python3 versions.py build     builds it if it is not there (unoptimised, 3 minutes), prints
                                   where it is; says so and goes on if this checkout does not have the commit
 
+It is kept outside of the checkout, in PRICKLE_CACHE (default: ${XDG_CACHE_HOME:-$HOME/.cache}/prickle).
+
 `compatible-since` names that commit: the newest one that changed what nodes say to each other or write to disk in a way that
 older ones do not understand. Whoever makes such a change writes the commit after it there, and says in docs/operations.md that
 the whole cluster has to be stopped for that upgrade. Nothing else changes the file.
@@ -16,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+CACHE = Path(os.environ.get("PRICKLE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prickle")
 
 
 def commit():
@@ -25,7 +27,7 @@ def commit():
 
 def binary():
     """Where it is, or would be."""
-    return Path(os.environ.get("PRICKLE_OLD_MAILNODE", TARGET / "versions" / commit() / "mailnode"))
+    return Path(os.environ.get("PRICKLE_OLD_MAILNODE", CACHE / "versions" / commit() / "mailnode"))
 
 
 def build():

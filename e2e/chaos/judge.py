@@ -3,6 +3,7 @@
 import clients
 from chaos.promises import FLAGS, FOLDERS, role_in
 from ledger import Ledger
+from wait import eventually
 
 _PATIENCE = 60
 
@@ -13,7 +14,8 @@ def look(node, users):
     for user in users:
         imap = clients.imap(node, user, timeout=_PATIENCE)
         for folder in FOLDERS:
-            clients.ok(imap.select(folder, readonly=True))
+            # On a busy computer a node may not answer for a moment: NO [UNAVAILABLE] says to try again (RFC 5530 3).
+            eventually(f"{node} opens {folder} of {user.address}", lambda: clients.ok(imap.select(folder, readonly=True)), _PATIENCE, every=0.5)
             modseq = imap.response("HIGHESTMODSEQ")[1][-1]
             validity = clients.uid_validity(imap)
             messages = {}

@@ -4,6 +4,7 @@
 use crate::clients::Clients;
 use crate::dice::Dice;
 use crate::faults::{Faults, Kinds};
+use crate::host::Times;
 use crate::model::{SeenFolder, Violation, missed_change, same_view};
 use crate::replicas::disagreement;
 use crate::tamper::Tamper;
@@ -85,6 +86,8 @@ pub fn run(seed: u64, options: Options) -> Verdict {
     let kinds = [Kinds::Gentle, Kinds::Gentle, Kinds::Destructive, Kinds::None];
     let kinds = options.kinds.or(shape.pick(&kinds).copied()).unwrap_or(Kinds::Gentle);
     let length = shape.millis(8_000, 30_000);
+    // A lost disk, and a machine that stays away for too long, may be both copies.
+    let times = if kinds == Kinds::Destructive { Times::LONG } else { Times::SHORT };
     // The last one joins later.
     let first = hosts - usize::from(hosts > 3 && shape.one_in(3));
     let broken = |what: String| Verdict {
@@ -95,7 +98,7 @@ pub fn run(seed: u64, options: Options) -> Verdict {
         last: Vec::new(),
     };
     // Tampering begins with the faults: a cluster has to begin first.
-    let mut world = match World::new(hosts, zones, &dice, Tamper::Nothing, trace) {
+    let mut world = match World::new(hosts, zones, times, &dice, Tamper::Nothing, trace) {
         Ok(world) => world,
         Err(error) => return broken(error),
     };

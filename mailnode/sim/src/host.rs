@@ -92,15 +92,30 @@ pub struct Host {
     process: Option<Process>,
 }
 
-fn config(name: &str, zone: Option<&str>, replicas: usize) -> Result<Config, String> {
+/// How long things are kept, in seconds: a node that returns within `lifetime` must find everything (`config::check`).
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    pub trash: u64,
+    pub lifetime: u64,
+}
+
+impl Times {
+    /// A machine that stays away (`faults`) is back in time, although both copies of a message were away meanwhile.
+    pub const LONG: Self = Self { trash: 80, lifetime: 95 };
+    /// It is too late, and starts empty.
+    pub const SHORT: Self = Self { trash: 15, lifetime: 30 };
+}
+
+fn config(name: &str, zone: Option<&str>, replicas: usize, times: Times) -> Result<Config, String> {
+    let Times { trash, lifetime } = times;
     let text = format!(
         "name: {name}\n\
          dataDirectory: /nowhere\n\
          cluster:\n  name: sim\n  secretFile: /nowhere\n  leases: {{ directory: /nowhere }}\n\
          \x20 tls: {{ ca: /nowhere, certificate: /nowhere, key: /nowhere }}\n  advertise: {name}:1\n\
-         healing: {{ replaceAfterSeconds: 30 }}\n\
+         healing: {{ replaceAfterSeconds: 30, tombstoneLifetimeSeconds: {lifetime} }}\n\
          storage:\n  bodyLeaseSeconds: 8\n\
-         \x20 parts: {{ enabled: true, thresholdBytes: 64, renewSeconds: 10, leaseSeconds: 25, trashSeconds: 15 }}\n\
+         \x20 parts: {{ enabled: true, thresholdBytes: 64, renewSeconds: 10, leaseSeconds: 25, trashSeconds: {trash} }}\n\
          userDatabase: {{ embedded: {{ replicas: {replicas} }} }}\n\
          listeners: {{ rpc: 127.0.0.1:1, http: 127.0.0.1:2 }}\n\
          admin: {{ tokenFile: /nowhere }}\n"
@@ -120,7 +135,13 @@ async fn keep_house(store: Store) {
 }
 
 impl Host {
-    pub fn new(index: usize, dice: &Dice, zone: Option<&str>, replicas: usize) -> Result<Self, String> {
+    pub fn new(
+        index: usize,
+        dice: &Dice,
+        zone: Option<&str>,
+        replicas: usize,
+        times: Times,
+    ) -> Result<Self, String> {
         let name = format!("node-{index}");
         let machine = Machine {
             now: Cell::new(Duration::ZERO),
@@ -134,7 +155,7 @@ impl Host {
             disk: MemoryDisk::new(),
             drift: 0,
             life: 0,
-            config: config(&name, zone, replicas)?,
+            config: config(&name, zone, replicas, times)?,
             process: None,
             name,
         })

@@ -2,7 +2,7 @@
 //! until the end of the tick, one after the other, in an order that never changes.
 
 use crate::dice::Dice;
-use crate::host::{Host, directory};
+use crate::host::{Host, Times, directory};
 use crate::leases::SimLeases;
 use crate::network::{Arrival, Network, SharedNetwork};
 use crate::tamper::Tamper;
@@ -43,11 +43,18 @@ pub struct World {
 impl World {
     /// # Errors
     /// If the nodes' configuration is wrong.
-    pub fn new(hosts: usize, zones: bool, dice: &Dice, tamper: Tamper, trace: Trace) -> Result<Self, String> {
+    pub fn new(
+        hosts: usize,
+        zones: bool,
+        times: Times,
+        dice: &Dice,
+        tamper: Tamper,
+        trace: Trace,
+    ) -> Result<Self, String> {
         let hosts: Result<Vec<Host>, String> = (0..hosts)
             .map(|index| {
                 let zone = ["a", "b"].get(index % 2).copied().filter(|_| zones);
-                Host::new(index, dice, zone, hosts.min(3))
+                Host::new(index, dice, zone, hosts.min(3), times)
             })
             .collect();
         let hosts = hosts?;

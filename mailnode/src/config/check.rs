@@ -85,6 +85,14 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         ));
     }
     super::storage::check(&config.storage)?;
+    let parts = &config.storage.parts;
+    if parts.lease_seconds - parts.renew_seconds + parts.trash_seconds < healing.tombstone_lifetime_seconds {
+        return Err(refuse(
+            "storage.parts.trashSeconds",
+            "with leaseSeconds, less renewSeconds, must be at least healing.tombstoneLifetimeSeconds: a node that \
+             returns within that time must find the parts of its messages",
+        ));
+    }
     check_user_database(&config.user_database)?;
     if !(1..=3600).contains(&config.cluster.max_clock_skew_seconds) {
         return Err(refuse("cluster.maxClockSkewSeconds", "must be 1 to 3600 seconds"));

@@ -405,6 +405,22 @@ mod tests {
     }
 
     #[test]
+    fn parts_outlive_the_absence_of_a_node_that_may_return() {
+        let refused = error_of("trashSeconds: 604800", "trashSeconds: 431999");
+        assert!(
+            refused.contains("storage.parts.trashSeconds") && refused.contains("tombstoneLifetime"),
+            "{refused}"
+        );
+        assert!(
+            Config::parse(
+                &EXAMPLE.replacen("trashSeconds: 604800", "trashSeconds: 432000", 1),
+                &Identity::default()
+            )
+            .is_ok()
+        );
+    }
+
+    #[test]
     fn leases_are_in_one_place() {
         let both = "    directory: ./leases\n    kubernetes: { namespace: post }";
         assert!(error_of("    directory: ./leases", both).contains("cluster.leases"));
