@@ -287,5 +287,7 @@ pub async fn take_back(node: &Arc<Node>, entry: &Entry) {
 
 async fn is_durable(node: &Arc<Node>, entry: &Entry) -> bool {
     let pushed = node.replication.push(node, vec![entry.clone()]).await;
+    // Replicas tell the manager of what did not come from itself; but this may be its node, and not its doing.
+    node.notices.send(node, [entry.clone()], None);
     pushed.lost.is_empty() && pushed.endangered.is_empty()
 }

@@ -10,9 +10,9 @@
 
 use crate::node::Node;
 use crate::replica;
-use crate::wire::{PAGE, PendingEntry, Request, Response, Updated, Version};
+use crate::wire::{PAGE, PendingEntry, Request, Response, Updated, UserOp, Version};
 use cluster::redelivery::GRACE;
-use cluster::{Bucket, Entry, EntryId, NodeId, Redelivery};
+use cluster::{Bucket, Entry, EntryId, NodeId, Redelivery, UserId};
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -355,7 +355,15 @@ async fn give_up_lost(node: &Arc<Node>, peer: NodeId, stuck: Vec<Entry>) -> bool
     }
     node.metrics.lost_bodies.inc_by(stuck.len() as u64);
     let lost: Vec<Version> = stuck.iter().map(|entry| version(entry, entry.digest())).collect();
-    !lost.is_empty() && replica::retire(node, peer, lost).await.is_ok()
+    let is_done = !lost.is_empty() && replica::retire(node, peer, lost).await.is_ok();
+    let users: BTreeSet<UserId> = stuck.iter().map(|entry| entry.user).collect();
+    for user in users {
+        // If the manager does not hear of it, it finds out when it reads the mailbox anew.
+        if let Err(failure) = node.operate(user, UserOp::GivenUp).await {
+            tracing::warn!(%user, %failure, "the manager of a mailbox does not know that messages are lost");
+        }
+    }
+    is_done
 }
 
 /// The peer may lack the bodies of entries made while it was away. Bodies it has cost one small question.

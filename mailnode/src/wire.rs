@@ -256,6 +256,8 @@ pub enum UserOp {
     Rewrapped {
         keys: Vec<(EntryId, WrappedKey)>,
     },
+    /// Messages were given up, and are on no disk any more: the mailbox is to be read anew.
+    GivenUp,
     /// What a client that remembers this MODSEQ was certainly told ([`cluster::mailbox::certainly_told`]).
     CertainlyTold {
         folder: FolderId,

@@ -30,6 +30,10 @@ pub async fn run(
             cell.profile.refreshed(node, cell.user).await?;
             Ok(UserReply::Done)
         }
+        UserOp::GivenUp => {
+            node.manager.forget(cell.user);
+            Ok(UserReply::Done)
+        }
         UserOp::Folders => {
             cell.subscribers.renew(from);
             let profile = cell.profile.current(node, cell.user).await?;
