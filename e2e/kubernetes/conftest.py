@@ -33,12 +33,9 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("repetition", range(times))
 
 
-def make_images(session, directory):
+def make_images(unoptimised, directory):
     """Our programs, and archives of their images; at once, as others build where the programs are."""
-    if session.config.getoption("--unoptimised"):
-        built = images.build_unoptimised(tikv=any(item.path.name == "test_tikv_pod.py" for item in session.items))
-    else:
-        built = images.build_programs()
+    built = images.build_unoptimised() if unoptimised else images.build_programs()
     programs = {name: images.stripped(program, directory / name) for name, program in built.items()}
     made = []
     for package, name, tags in (("mailnode", "mailnode", (IMAGE, NEWER)), ("operator", "prickle-operator", (OPERATOR,))):
@@ -57,7 +54,7 @@ def kubernetes(request):
         no(f"no Kubernetes on this computer: {reason}")
     cluster = kubernetes_cluster.Kubernetes(kubernetes_cluster.build())
     try:
-        programs, made = make_images(request.session, cluster.directory)
+        programs, made = make_images(request.config.getoption("--unoptimised"), cluster.directory)
         cluster.mailnode = programs["mailnode"]
         try:
             begun = time.monotonic()

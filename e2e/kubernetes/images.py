@@ -60,21 +60,22 @@ def last_stage(dockerfile):
     return destination, config
 
 
+def _features():
+    return ",".join(f"{package}/{feature}" for package, (features, _) in PACKAGES.items() for feature in features)
+
+
 def build_programs():
     """The static programs, `mailnode` and `prickle-operator`, by name. One build, so that what both need is compiled once."""
     packages = [word for package in PACKAGES for word in ("-p", package)]
-    features = ",".join(f"{package}/{feature}" for package, (features, _) in PACKAGES.items() for feature in features)
-    command = ["cargo", "build", "--release", "--locked", *QUICK, *packages, "--features", features, "--target", TRIPLE]
+    command = ["cargo", "build", "--release", "--locked", *QUICK, *packages, "--features", _features(), "--target", TRIPLE]
     environment = {**os.environ, "RUSTFLAGS": RUSTFLAGS, "CARGO_TARGET_DIR": str(TARGET)}
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=3600)
     return {name: TARGET / TRIPLE / "release" / name for name in ("mailnode", "prickle-operator")}
 
 
-def build_unoptimised(tikv):
-    """The same programs, TiKV's client only where it is needed, unoptimised, linked as `cargo test` links: nearly all of them is
-    compiled already where the unit tests have run."""
-    features = "mailnode/kubernetes,mailnode/tikv" if tikv else "mailnode/kubernetes"
-    command = ["cargo", "build", "--locked", "-p", "mailnode", "-p", "operator", "--features", features]
+def build_unoptimised():
+    """The same programs, unoptimised, linked as `cargo test` links: the build of all end-to-end tests (`make program`)."""
+    command = ["cargo", "build", "--locked", "-p", "mailnode", "-p", "operator", "--features", _features()]
     subprocess.run(command, cwd=ROOT, env={**os.environ, "CARGO_TARGET_DIR": str(TARGET)}, check=True, timeout=3600)
     return {name: TARGET / "debug" / name for name in ("mailnode", "prickle-operator")}
 

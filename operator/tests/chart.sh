@@ -6,7 +6,7 @@ set -eu
 helm=3.21.4
 cache=${PRICKLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/prickle}
 bin=$cache/helm-$helm/helm
-[ -x "$bin" ] || GOBIN=$cache/helm-$helm go install "helm.sh/helm/v3/cmd/helm@v$helm"
+[ -x "$bin" ] || GOBIN=$cache/helm-$helm go install -trimpath -gcflags=all=-dwarf=false -ldflags '-s -w' "helm.sh/helm/v3/cmd/helm@v$helm"
 
 cd "$(dirname "$0")/../.."
 chart=charts/prickle

@@ -20,7 +20,7 @@ export GOFLAGS=-mod=mod GOWORK=off CGO_ENABLED=0 GOTOOLCHAIN="${GOTOOLCHAIN:-aut
 if [ ! -x "$out/etcd" ]; then
     mkdir "$work/etcd" && cd "$work/etcd"
     printf 'module build\n\ngo 1.24\n\nrequire go.etcd.io/etcd/server/v3 v%s\n' "$etcd" >go.mod
-    go build -trimpath -ldflags '-s -w' -o "$work/etcd.new" go.etcd.io/etcd/server/v3
+    go build -trimpath -gcflags=all=-dwarf=false -ldflags '-s -w' -o "$work/etcd.new" go.etcd.io/etcd/server/v3
     mv "$work/etcd.new" "$out/etcd"
 fi >&2
 
@@ -36,7 +36,7 @@ if [ ! -x "$out/kube-apiserver" ]; then
             while read -r staging; do printf '\t%s => %s v0.%s\n' "$staging" "$staging" "${kubernetes#1.}"; done
         printf ')\n'
     } >go.mod
-    go build -trimpath \
+    go build -trimpath -gcflags=all=-dwarf=false \
         -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v$kubernetes" \
         -o "$work/kube-apiserver.new" k8s.io/kubernetes/cmd/kube-apiserver
     mv "$work/kube-apiserver.new" "$out/kube-apiserver"
