@@ -28,9 +28,8 @@ SEED = os.environ.get("PRICKLE_CHAOS_SEED", "4")
 LOG = os.environ.get("PRICKLE_CHAOS_LOG", "info")
 NODES = 5
 USERS = 10
-#: Parts of nearly every message are kept apart, and what nobody renews is gone before the end.
-PARTS = "storage: {bodyLeaseSeconds: 60, parts: {thresholdBytes: 64, renewSeconds: 5, leaseSeconds: 15, trashSeconds: 15}}\n"
-PARTS += "healing: {replaceAfterSeconds: 20, tombstoneLifetimeSeconds: 25}\n"
+#: Parts of nearly every message are kept apart, and what nobody renews is in the trash before the end.
+PARTS = "storage: {bodyLeaseSeconds: 60, parts: {thresholdBytes: 64, renewSeconds: 5, leaseSeconds: 15}}\n"
 #: From the end of the faults until all is whole.
 WHOLE = 90
 

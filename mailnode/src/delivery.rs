@@ -286,8 +286,11 @@ pub async fn take_back(node: &Arc<Node>, entry: &Entry) {
 }
 
 async fn is_durable(node: &Arc<Node>, entry: &Entry) -> bool {
-    let pushed = node.replication.push(node, vec![entry.clone()]).await;
-    // Replicas tell the manager of what did not come from itself; but this may be its node, and not its doing.
+    // Replicas tell the manager of what did not come from its node; but this may be its node, and not its doing. It is told before they
+    // are: it must not go on showing what others know to be gone.
     node.notices.send(node, [entry.clone()], None);
+    let pushed = node.replication.push(node, vec![entry.clone()]).await;
+    let disks = pushed.durable.len();
+    tracing::debug!(me = %node.id, user = %entry.user, entry = %entry.id, disks, newer = ?pushed.newer, "a message is taken back");
     pushed.lost.is_empty() && pushed.endangered.is_empty()
 }

@@ -108,6 +108,10 @@ impl Healing {
         }
     }
 
+    pub const fn tombstone_lifetime(&self) -> Duration {
+        Duration::from_secs(self.settings.tombstone_lifetime_seconds)
+    }
+
     pub fn is_refilling(&self) -> bool {
         self.refilling.load(Ordering::Acquire)
     }

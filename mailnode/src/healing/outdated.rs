@@ -69,7 +69,7 @@ pub async fn check<L: LeaseService>(
 /// Notes that this node is a member, and drops updates for nodes that left for good and, if they return, start
 /// empty anyway. Until the node stops.
 pub(super) async fn keep_watch(node: &Arc<Node>) {
-    let lifetime = Duration::from_secs(node.healing.settings.tombstone_lifetime_seconds);
+    let lifetime = node.healing.tombstone_lifetime();
     let note = NOTE.min(lifetime / 10);
     let mut tick = tokio::time::interval(note);
     let mut forgot = tokio::time::Instant::now();
@@ -99,7 +99,7 @@ pub(super) async fn keep_watch(node: &Arc<Node>) {
 
 async fn forget_the_gone(node: &Arc<Node>) {
     let state = node.topology.now();
-    let lifetime = Duration::from_secs(node.healing.settings.tombstone_lifetime_seconds);
+    let lifetime = node.healing.tombstone_lifetime();
     let before = node.clock.millis().saturating_sub(lifetime.as_millis() as u64);
     for peer in node.store.pending_peers().into_iter().filter(|&peer| state.view.member(peer).is_none()) {
         let mut after = None;

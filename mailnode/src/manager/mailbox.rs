@@ -50,6 +50,7 @@ pub struct Mailbox {
     wanted: Option<Wrapping>,
     /// The view in which the index was last brought up to date.
     epoch: Option<Epoch>,
+    begun: Instant,
 }
 
 impl Mailbox {
@@ -64,7 +65,13 @@ impl Mailbox {
             misfits: rewrap::Misfits::default(),
             wanted: None,
             epoch: None,
+            begun: Instant::now(),
         }
+    }
+
+    /// True if what was expunged since it was read, by others, may be forgotten soon: it has to be read anew before that.
+    fn is_outdated(&self, node: &Node) -> bool {
+        self.begun.elapsed() > node.healing.tombstone_lifetime() / 2
     }
 
     /// Lowest UIDs first: what comes together must not be shown in another order, or the lower ones would have to be
@@ -112,6 +119,7 @@ impl Mailbox {
         }
         for folder in profile.folders.values() {
             if self.index.set_reservations(folder.id, &folder.uid_blocks, folder.next_uid) {
+                tracing::debug!(me = %node.id, user = %self.index.user(), folder = ?folder.id, next = folder.next_uid, "somebody has reserved UIDs");
                 self.built_from.clear();
             }
         }
@@ -129,6 +137,9 @@ pub async fn refresh(
     cell: &UserCell,
     mailbox: &mut Mailbox,
 ) -> Result<Arc<Profile>, Failure> {
+    if mailbox.is_outdated(node) {
+        *mailbox = Mailbox::new(cell.user);
+    }
     {
         let mut incoming = lock(&cell.incoming);
         if std::mem::take(&mut incoming.overflowed) {
@@ -174,12 +185,12 @@ pub async fn refresh(
     Ok(profile)
 }
 
-/// As [`refresh`], before messages are changed. Who stands in reads what the manager did just now: a flag that is cleared is
-/// one that was set a moment ago.
+/// As [`refresh`], before messages are changed, or shown to a new session. Who stands in reads what the manager did just now: a flag
+/// that is cleared is one that was set a moment ago, and a client that comes was shown what the manager shows.
 ///
 /// # Errors
 /// As [`refresh`].
-pub async fn refresh_for_change(
+pub async fn refresh_now(
     node: &Arc<Node>,
     cell: &UserCell,
     mailbox: &mut Mailbox,
@@ -336,6 +347,8 @@ pub async fn reserve(
         let asked = mailbox.index.reservation(folder, count, mailbox.stamp(node), &mailbox.unread);
         let failure = match cell.profile.reserve_uids(node, cell.user, folder, &asked).await {
             Ok((profile, Some(block))) => {
+                let (first, unread) = (block.first, &mailbox.unread);
+                tracing::debug!(me = %node.id, user = %cell.user, ?folder, first, ?unread, known = ?block.known, "UIDs reserved");
                 mailbox.index.add_block(folder, block);
                 mailbox.know(node, &profile);
                 tell_manager(node, cell.user).await;
@@ -437,8 +450,16 @@ pub async fn make_durable(
 ) -> (BTreeSet<FolderId>, bool) {
     let pushed = node.replication.push(node, plan).await;
     let complete = pushed.lost.is_empty() && pushed.endangered.is_empty() && pushed.bodiless.is_empty();
+    if !complete {
+        tracing::debug!(me = %node.id, lost = ?pushed.lost, endangered = ?pushed.endangered, bodiless = ?pushed.bodiless, "not all is durable");
+    }
     let index = &mut mailbox.index;
-    index.set_aside(&pushed.bodiless);
+    if node.topology.is_manager(index.user()) {
+        index.set_aside(&pushed.bodiless);
+    } else {
+        // The manager may show them, and a client of ours would take them for expunged, and then for new.
+        index.abandon(&pushed.bodiless);
+    }
     index.give_up(&pushed.lost);
     index.give_up(&pushed.endangered);
     index.abandon(&pushed.lost);

@@ -1,7 +1,7 @@
 //! What sessions ask of the manager, one function an operation.
 
 use super::mailbox::{
-    ANOTHER, Mailbox, admit_unread, make_durable, refresh, refresh_for_change, reserve, settle_and_notify,
+    ANOTHER, Mailbox, admit_unread, make_durable, refresh, refresh_now, reserve, settle_and_notify,
 };
 use super::{UserCell, account, events, rewrap};
 use crate::node::Node;
@@ -60,7 +60,7 @@ pub async fn run(
         UserOp::Resync { folder, shown } => resync(node, cell, from, folder, shown).await,
         UserOp::Store { folder, uids, change, unchanged_since } => {
             let mut mailbox = cell.mailbox.lock().await;
-            let profile = refresh_for_change(node, cell, &mut mailbox).await?;
+            let profile = refresh_now(node, cell, &mut mailbox).await?;
             folder_of(&profile, folder)?;
             bounded(&uids)?;
             admit_unread(node, cell, &mut mailbox, folder).await?;
@@ -74,7 +74,7 @@ pub async fn run(
         }
         UserOp::Expunge { folder, uids } => {
             let mut mailbox = cell.mailbox.lock().await;
-            refresh_for_change(node, cell, &mut mailbox).await?;
+            refresh_now(node, cell, &mut mailbox).await?;
             bounded(&uids)?;
             admit_unread(node, cell, &mut mailbox, folder).await?;
             let plan = mailbox.index.plan_expunge(folder, &uids, mailbox.stamp(node));
@@ -188,11 +188,12 @@ async fn open(
 ) -> Result<UserReply, Failure> {
     let mut mailbox = cell.mailbox.lock().await;
     cell.subscribers.renew(from);
-    let profile = refresh(node, cell, &mut mailbox).await?;
+    let profile = refresh_now(node, cell, &mut mailbox).await?;
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
     admit_unread(node, cell, &mut mailbox, folder).await?;
     complete(&mailbox, folder)?;
     let whole = mailbox.is_complete();
+    tracing::debug!(me = %node.id, user = %cell.user, ?folder, whole, manager = node.topology.is_manager(cell.user), waiting = ?mailbox.index.waiting(folder), "a folder is opened");
     Ok(UserReply::Opened(opened(uid_validity, &mailbox.index.open(folder), whole)))
 }
 
@@ -271,7 +272,7 @@ async fn copy(node: &Arc<Node>, cell: &UserCell, which: Copy, asked: Instant) ->
     let Copy { folder, uids, target, remove } = which;
     bounded(&uids)?;
     let mut mailbox = cell.mailbox.lock().await;
-    let profile = refresh_for_change(node, cell, &mut mailbox).await?;
+    let profile = refresh_now(node, cell, &mut mailbox).await?;
     let uid_validity = folder_of(&profile, target)?.uid_validity;
     admit_unread(node, cell, &mut mailbox, target).await?;
     if remove {

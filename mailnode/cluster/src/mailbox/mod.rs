@@ -289,6 +289,14 @@ impl MailboxIndex {
         waiting.any(|entry| entry.location.folder == folder && entry.location.uid.is_some())
     }
 
+    /// Messages that wait for a UID: the one they had, and whether the folder is shown without them. For logs.
+    pub fn waiting(&self, folder: FolderId) -> Vec<(EntryId, Option<u32>, bool)> {
+        let waiting = self.unnumbered.iter().filter_map(|id| self.entries.get(id));
+        let here = waiting.filter(|entry| entry.location.folder == folder);
+        here.map(|entry| (entry.id, entry.location.uid.map(|uid| uid.number), self.aside.contains(&entry.id)))
+            .collect()
+    }
+
     /// True if [`MailboxIndex::number`] would have something to do.
     pub fn has_unsettled(&self, folders: &FolderTable) -> bool {
         let in_deleted = |folder| self.folders.get(folder).is_some_and(|index| !index.by_uid.is_empty());
