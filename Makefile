@@ -28,7 +28,6 @@ TOOLS = $(CARGO_TARGET_DIR)/tools
 export PYTHONDONTWRITEBYTECODE = 1
 ONLY =
 SEEDS = 0..2000
-PRICKLE_MAILNODE ?= $(CARGO_TARGET_DIR)/debug/mailnode
 
 .NOTPARALLEL:
 .PHONY: test install fmt lint deny unit sim program e2e e2e-here chaos tikv-nodes versions operator-e2e kubernetes-e2e kubernetes-short tikv-e2e figures scale crds bench
@@ -68,17 +67,17 @@ e2e: install
 program:
 	cargo build --locked -p mailnode -p operator --features mailnode/kubernetes,mailnode/tikv
 
+e2e-here chaos tikv-nodes: export PRICKLE_MAILNODE ?= $(CARGO_TARGET_DIR)/debug/mailnode
 e2e-here: install program
-	cd e2e && PRICKLE_MAILNODE=$(PRICKLE_MAILNODE) \
-	$(TOOLS)/bin/python -m pytest --ignore=test_chaos.py --ignore=test_tikv.py $(if $(TEST),-k '$(TEST)') $(ONLY)
+	cd e2e && $(TOOLS)/bin/python -m pytest --ignore=test_chaos.py --ignore=test_tikv.py $(if $(TEST),-k '$(TEST)') $(ONLY)
 
 chaos: export PRICKLE_CHAOS_SECONDS ?= $(if $(CI),600,90)
 chaos: install program
-	cd e2e && PRICKLE_MAILNODE=$(PRICKLE_MAILNODE) $(TOOLS)/bin/python -m pytest test_chaos.py
+	cd e2e && $(TOOLS)/bin/python -m pytest test_chaos.py
 
 tikv-nodes: install program
 	program=$$(e2e/tikv/build.sh) && export PRICKLE_TIKV=$$program && \
-	cd e2e && PRICKLE_MAILNODE=$(PRICKLE_MAILNODE) $(TOOLS)/bin/python -m pytest test_tikv.py
+	cd e2e && $(TOOLS)/bin/python -m pytest test_tikv.py
 
 versions: install
 	$(TOOLS)/bin/python e2e/versions.py build

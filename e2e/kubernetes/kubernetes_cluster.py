@@ -163,21 +163,20 @@ class Kubernetes:
         ]
 
     @staticmethod
-    def _clear():
-        """What a run that was killed left behind, or that kept its disks."""
+    def _end():
         namespaces.end_group()
         namespaces.remove_network()
+
+    def _clear(self):
+        """What a run that was killed left behind, or that kept its disks."""
+        self._end()
         for left in Path(tempfile.gettempdir()).glob(f"{DISKS}*"):
             if left.lstat().st_uid == os.geteuid():
                 shutil.rmtree(left, ignore_errors=True)
 
     def stop(self):
         try:
-            if os.environ.get("PRICKLE_KEEP") is None:
-                self._clear()
-            else:
-                namespaces.end_group()
-                namespaces.remove_network()
+            self._clear() if os.environ.get("PRICKLE_KEEP") is None else self._end()
         finally:
             self._lock.close()
 
