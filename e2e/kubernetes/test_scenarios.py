@@ -38,7 +38,12 @@ def complaints(mail, begin, end):
 def has_members(mail, nodes):
     """A node that has left may be in the view for some seconds yet."""
     wanted = {f"mail-{ordinal}" for ordinal in range(nodes)}
-    eventually("only those who stay are members", lambda: set(mail.members()) == wanted, 60, every=0.5)
+
+    def left():
+        members = mail.members()
+        assert set(members) == wanted, members
+        return True
+    eventually("only those who stay are members", left, 60, every=0.5)
 
 
 @pytest.mark.short

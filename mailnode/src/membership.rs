@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 const TICK: Duration = Duration::from_millis(50);
@@ -161,6 +162,7 @@ pub async fn run<L: LeaseService>(
     let shell = Shell { node: node.clone(), leases, sender: driver.sender.clone(), started, renewals };
     let (mut tick, mut look) = (tokio::time::interval(TICK), tokio::time::interval(LOOK));
     let mut renew = Instant::now();
+    let mut under_way = JoinSet::new();
     let leases_seen = Arc::new(tokio::sync::Mutex::new(LeasesSeen::default()));
     loop {
         let event = tokio::select! {
@@ -169,7 +171,7 @@ pub async fn run<L: LeaseService>(
             _ = look.tick() => {
                 let (shell, leases_seen) = (shell.clone(), leases_seen.clone());
                 let epoch = core.view().epoch;
-                tokio::spawn(async move { shell.look(&leases_seen, &timing, epoch).await });
+                under_way.spawn(async move { shell.look(&leases_seen, &timing, epoch).await });
                 continue;
             }
             _ = tick.tick() => Event::Tick,
@@ -185,8 +187,9 @@ pub async fn run<L: LeaseService>(
             lease.renewals += 1;
             lease.duration_millis = duration.as_millis() as u64;
             let (shell, lease) = (shell.clone(), lease.clone());
-            tokio::spawn(async move { shell.renew(lease).await });
+            under_way.spawn(async move { shell.renew(lease).await });
         }
+        while under_way.try_join_next().is_some() {}
         let effects = core.handle(started.elapsed(), event);
         {
             let mut known = driver.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -202,6 +205,9 @@ pub async fn run<L: LeaseService>(
             }
         }
     }
+    // A renewal under way could make the Lease again. Nobody reads its outcome any more.
+    drop(driver.events);
+    under_way.join_all().await;
     shell.leave(&lease.name).await;
 }
 
@@ -436,7 +442,9 @@ impl<L: LeaseService> Shell<L> {
 
     /// Stops on purpose: nobody has to wait for our Leases to expire.
     async fn leave(&self, name: &str) {
-        let _ = self.leases.release(name).await;
+        if let Err(error) = self.leases.release(name).await {
+            tracing::warn!(%error, "this node's Lease is not released; the others wait until it expires");
+        }
         if let Ok(Some(lease)) = self.leases.coordinator().await
             && self.is_mine(&lease)
         {

@@ -1,6 +1,6 @@
 //! The coordinator's decision: which membership follows from Leases and probes.
 
-use super::{Effect, Membership, ObservedLease};
+use super::{Death, Effect, Membership, ObservedLease};
 use crate::ids::NodeId;
 use crate::view::{Member, MemberState, View};
 use std::collections::BTreeMap;
@@ -64,14 +64,16 @@ impl Membership {
 
     /// Dead for so long that it is replaced. If fewer than half of the members serve, nobody is.
     fn is_lost(&self, id: NodeId, now: Duration) -> bool {
-        let over = |since: &Duration| now.saturating_sub(*since) >= self.timing.replace_after;
-        self.dead_since.get(&id).is_some_and(over) && self.most_serve()
+        let over = |death: &Death| now.saturating_sub(death.since) >= self.timing.replace_after;
+        self.deaths.get(&id).is_some_and(over) && self.most_serve()
     }
 
     /// It was on its way out, and ended on purpose: nobody has to wait for its return, which would hold up the drain of
-    /// the next one. Should it come back, it joins as one who drains.
+    /// the next one. Should it come back, it joins as one who drains. That its Lease is gone may be seen after its death.
     fn has_left(&self, member: &Member, lease: Option<&ObservedLease>) -> bool {
-        member.state == MemberState::Draining && lease.is_none() && self.most_serve()
+        let drained = member.state == MemberState::Draining
+            || self.deaths.get(&member.id).is_some_and(|death| death.drained);
+        drained && lease.is_none() && self.most_serve()
     }
 
     /// Less than half: that is an outage, which ends.

@@ -19,7 +19,7 @@ mod probing;
 
 use crate::ids::{Epoch, Incarnation, NodeId};
 use crate::tree;
-use crate::view::{Addresses, Member, View};
+use crate::view::{Addresses, Member, MemberState, View};
 use probing::Peers;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -155,6 +155,14 @@ pub enum Effect {
     Isolated(bool),
 }
 
+/// What is remembered of a dead member.
+#[derive(Clone, Copy, Debug)]
+struct Death {
+    since: Duration,
+    /// It was on its way out.
+    drained: bool,
+}
+
 /// One node's part in the membership. `now` is its own monotonic time, from any start.
 #[derive(Clone, Debug)]
 pub struct Membership {
@@ -176,9 +184,9 @@ pub struct Membership {
     renewed: Duration,
     answered: Duration,
     isolated: bool,
-    /// Since when the view has had them dead. Every node keeps it, so that a new coordinator knows; after a
-    /// restart the time begins anew.
-    dead_since: BTreeMap<NodeId, Duration>,
+    /// The members that the view has dead. Every node keeps it, so that a new coordinator knows; after a restart the
+    /// time begins anew.
+    deaths: BTreeMap<NodeId, Death>,
     /// The view of an earlier life, until something newer is known.
     remembered: View,
     started: Duration,
@@ -206,7 +214,7 @@ impl Membership {
             renewed: now,
             answered: now,
             isolated: false,
-            dead_since: BTreeMap::new(),
+            deaths: BTreeMap::new(),
             remembered,
             started: now,
         }
@@ -325,9 +333,9 @@ impl Membership {
                 effects.push(Effect::Avoid(member.id, false));
             }
         }
-        self.view = view.clone();
+        let before = std::mem::replace(&mut self.view, view.clone());
         self.ring = view.serving().map(|member| member.id).collect();
-        self.note_dead(now);
+        self.note_deaths(&before, now);
         effects.push(Effect::Install(view));
     }
 
@@ -346,11 +354,11 @@ impl Membership {
         }
     }
 
-    fn note_dead(&mut self, now: Duration) {
-        let dead: Vec<NodeId> = self.view.dead().map(|member| member.id).collect();
-        self.dead_since.retain(|id, _| dead.contains(id));
-        for id in dead {
-            self.dead_since.entry(id).or_insert(now);
+    fn note_deaths(&mut self, before: &View, now: Duration) {
+        let mut known = std::mem::take(&mut self.deaths);
+        for id in self.view.dead().map(|member| member.id) {
+            let drained = before.member(id).is_some_and(|member| member.state == MemberState::Draining);
+            self.deaths.insert(id, known.remove(&id).unwrap_or(Death { since: now, drained }));
         }
     }
 

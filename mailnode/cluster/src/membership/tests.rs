@@ -1,7 +1,6 @@
 //! A small deterministic world: machines, a network with delay and loss, a Lease service with compare-and-set.
 
 use super::*;
-use crate::view::MemberState;
 use std::collections::{BTreeMap, BTreeSet};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -625,6 +624,22 @@ fn a_drained_node_that_ends_leaves_the_view_at_once() {
     let took = world
         .until(10_000, |world| world.up().all(|(_, machine)| machine.core.view().member(drained).is_none()));
     assert!(took < 3_000, "{took} ms");
+}
+
+#[test]
+fn a_drained_node_whose_lease_outlives_it_leaves_the_view_when_the_lease_goes() {
+    let mut world = formed(&["a", "b", "c", "d"]);
+    let drained = without(&world, &[world.coordinator.0.unwrap()])[0];
+    world.machines.get_mut(&drained).unwrap().draining = true;
+    let others = without(&world, &[drained]);
+    world.until(5_000, |world| world.agree_on(&others));
+    world.kill(drained);
+    world.run(5_000);
+    assert_eq!(world.coordinator.2.member(drained).map(|member| member.state), Some(MemberState::Dead));
+    leave(&mut world, drained);
+    let took = world
+        .until(10_000, |world| world.up().all(|(_, machine)| machine.core.view().member(drained).is_none()));
+    assert!(took < 1_000, "{took} ms");
 }
 
 #[test]
