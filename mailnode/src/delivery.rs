@@ -147,7 +147,8 @@ async fn write(
             // A replacement changes the replica set: the new version is later than what the others were sent.
             let at = if first { None } else { Some(node.clock.now()) };
             first = false;
-            set_replicas(&write, &mut entries, at);
+            let asked: BTreeSet<usize> = calls.iter().flat_map(|call| call.recipients.clone()).collect();
+            set_replicas(&write, &mut entries, asked, at);
         }
         for call in calls {
             let pending = call.recipients.iter().filter_map(|&index| {
@@ -181,10 +182,11 @@ async fn write(
         }
     }
     retire(node, &write, &entries);
+    let untold = tell_replicas(node, &write, &mut entries).await;
     finish_in_background(node, write.clone(), entries.clone(), running);
     let mut outcomes = Vec::with_capacity(entries.len());
     for (index, mut entry) in entries.into_iter().enumerate() {
-        if write.progress(index) == Progress::Durable {
+        if write.progress(index) == Progress::Durable && !untold.contains(&entry.id) {
             outcomes.push(Ok(entry));
             continue;
         }
@@ -220,13 +222,43 @@ async fn slow_timer(call: StoreCall) -> StoreCall {
     call
 }
 
-fn set_replicas(write: &ReplicaWrite, entries: &mut [Entry], at: Option<Timestamp>) {
-    for (index, entry) in entries.iter_mut().enumerate() {
+/// Returns those that have another set than before.
+fn set_replicas(
+    write: &ReplicaWrite,
+    entries: &mut [Entry],
+    which: impl IntoIterator<Item = usize>,
+    at: Option<Timestamp>,
+) -> Vec<Entry> {
+    let mut changed = Vec::new();
+    for index in which {
+        let Some(entry) = entries.get_mut(index) else { continue };
         let replicas = write.replicas(index);
         if entry.replicas.value != replicas {
             entry.replicas = Register::new(replicas, at.unwrap_or(entry.replicas.at));
+            changed.push(entry.clone());
         }
     }
+    changed
+}
+
+/// A replica that was given up has the message after all, and its replacement was sent a set without it: those who have
+/// the message are told of each other before it is acknowledged. Returns whom too few disks know of.
+async fn tell_replicas(node: &Arc<Node>, write: &ReplicaWrite, entries: &mut [Entry]) -> BTreeSet<EntryId> {
+    let is_changed = |(index, entry): &(usize, &Entry)| {
+        write.progress(*index) == Progress::Durable && entry.replicas.value != write.replicas(*index)
+    };
+    let indexes: Vec<usize> = entries.iter().enumerate().filter(is_changed).map(|(index, _)| index).collect();
+    if indexes.is_empty() {
+        return BTreeSet::new();
+    }
+    let changed = set_replicas(write, entries, indexes, Some(node.clock.now()));
+    let told = node.replication.push(node, changed.clone()).await.durable;
+    let mut untold: BTreeSet<EntryId> = changed.iter().map(|entry| entry.id).collect();
+    for entry in told {
+        untold.remove(&entry.id);
+    }
+    node.notices.send(node, changed, None);
+    untold
 }
 
 /// Tells the holders of the final version about each other. Holders of an earlier one (they were sent another

@@ -3,18 +3,18 @@
 //! A pure state machine: it says which nodes to call next with which recipients, is told what came of each
 //! call, and knows when `minCopies` are on disk for a recipient. A replica that fails or is slow is replaced by
 //! the next node of the recipient's order at once, because a new message may live anywhere. A slow replica's
-//! late answer still counts: then there is a copy more than asked for, which is told to the replicas through
-//! the replica register.
+//! late answer still counts, and then the replica set is another than its replacement was sent: that has to be
+//! told before the message is acknowledged. Else those who have it would let go of it for one who does not.
 
 use crate::ids::NodeId;
 
 /// What is known of one node for one recipient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Attempt {
+    Acked,
     Waiting,
     /// Asked, no answer within the time; may yet answer.
     Slow,
-    Acked,
     Failed,
 }
 
@@ -134,10 +134,13 @@ impl ReplicaWrite {
         (0..self.recipients.len()).all(|recipient| self.progress(recipient) != Progress::Pending)
     }
 
-    /// The nodes that should hold the recipient's copy as things stand: those that have it, and those that are
-    /// being asked in time.
+    /// The nodes that should hold the recipient's copy as things stand: those that have it before those that are
+    /// being asked, and these before those that were given up, who get it later if nobody else was left.
     pub fn replicas(&self, recipient: usize) -> Vec<NodeId> {
-        let mut nodes = self.nodes(recipient, &[Attempt::Waiting, Attempt::Acked]);
+        let Some(recipient) = self.recipients.get(recipient) else { return Vec::new() };
+        let mut attempts = recipient.attempts.clone();
+        attempts.sort_by_key(|(_, attempt)| *attempt);
+        let mut nodes: Vec<NodeId> = attempts.into_iter().take(self.copies).map(|(node, _)| node).collect();
         nodes.sort_unstable();
         nodes
     }
@@ -217,6 +220,30 @@ mod tests {
         assert_eq!(write.progress(0), Progress::Pending);
         write.acked(&call(2, &[0]));
         assert_eq!(write.progress(0), Progress::Durable);
+        assert_eq!(write.replicas(0), nodes(&[1, 2]));
+    }
+
+    #[test]
+    fn who_has_it_is_a_replica_and_not_who_was_asked_instead() {
+        let mut write = ReplicaWrite::new(2, 2, vec![nodes(&[1, 2, 3])]);
+        write.next_calls();
+        write.acked(&call(1, &[0]));
+        write.slow(&call(2, &[0]));
+        assert_eq!(write.next_calls(), [call(3, &[0])]);
+        assert_eq!(write.replicas(0), nodes(&[1, 3]));
+        write.acked(&call(2, &[0]));
+        assert_eq!((write.progress(0), write.replicas(0)), (Progress::Durable, nodes(&[1, 2])));
+    }
+
+    #[test]
+    fn who_was_given_up_stays_a_replica_if_nobody_else_is_left() {
+        let mut write = ReplicaWrite::new(3, 2, vec![nodes(&[1, 2, 3])]);
+        write.next_calls();
+        write.failed(&call(3, &[0]));
+        write.acked(&call(1, &[0]));
+        write.acked(&call(2, &[0]));
+        assert!(write.next_calls().is_empty());
+        assert_eq!((write.progress(0), write.replicas(0)), (Progress::Durable, nodes(&[1, 2, 3])));
     }
 
     #[test]
