@@ -156,9 +156,11 @@ impl Round {
     }
 
     /// Replicas that can be reached and were not asked yet; then as many witnesses as are missing, in the user's
-    /// rendezvous order.
+    /// rendezvous order. Our own disk is always in reach, also if the view has us dead: we may be back a moment later, and
+    /// manage the mailbox.
     fn whom_to_ask(&mut self, node: &Node, entries: &[Entry]) -> BTreeMap<NodeId, Vec<usize>> {
-        let known: BTreeSet<NodeId> = node.topology.readable().into_iter().map(|(id, _)| id).collect();
+        let mut known: BTreeSet<NodeId> = node.topology.readable().into_iter().map(|(id, _)| id).collect();
+        known.insert(node.id);
         let user_map = &node.topology.now().user_map;
         let mut wanted: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
         for (at, (entry, asked)) in entries.iter().zip(&mut self.asked).enumerate() {
