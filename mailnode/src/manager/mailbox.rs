@@ -6,9 +6,12 @@ use crate::crypto::Wrapping;
 use crate::environment;
 use crate::node::{CallError, Node};
 use crate::wire::{Failure, Numbered, Request, Response, UserOp};
-use cluster::{Bucket, Entry, Epoch, FolderId, Incarnation, MailboxIndex, NodeId, Timestamp, UserId};
+use cluster::{
+    Bucket, Entry, EntryId, Epoch, FolderId, Incarnation, MailboxIndex, NodeId, Timestamp, UserId,
+};
 use directory::Profile;
 use futures_util::future::join_all;
+use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -468,10 +471,43 @@ pub async fn make_durable(
     let (given_up, good): (Vec<Entry>, Vec<Entry>) =
         pushed.durable.into_iter().partition(|entry| index.is_given_up(entry));
     let changed = index.commit(good);
-    for entry in given_up.into_iter().chain(pushed.newer) {
+    for entry in given_up {
         index.learn(entry);
     }
+    let complete = learn_newer(node, mailbox, pushed.newer).await && complete;
     (changed, complete)
+}
+
+/// Takes what replicas know more than what was pushed to them. That a shown message is gone may be known to one disk only, if
+/// an expunge failed: it is not shown until it is durable, or the message is back when that disk is lost. True if all is durable.
+async fn learn_newer(node: &Arc<Node>, mailbox: &mut Mailbox, newer: Vec<Entry>) -> bool {
+    let mut joined: BTreeMap<EntryId, Entry> = BTreeMap::new();
+    for entry in newer {
+        match joined.entry(entry.id) {
+            Slot::Occupied(mut known) => {
+                known.get_mut().merge(&entry);
+            }
+            Slot::Vacant(slot) => {
+                slot.insert(entry);
+            }
+        }
+    }
+    let index = &mut mailbox.index;
+    let (gone, other): (Vec<Entry>, Vec<Entry>) =
+        joined.into_values().partition(|entry| !entry.is_live() && index.is_shown(entry.id));
+    for entry in other {
+        index.learn(entry);
+    }
+    if gone.is_empty() {
+        return true;
+    }
+    let pushed = node.replication.push(node, gone).await;
+    for entry in pushed.durable.into_iter().chain(pushed.newer) {
+        index.learn(entry);
+    }
+    let failed = [pushed.lost, pushed.endangered, pushed.bodiless].concat();
+    index.abandon(&failed);
+    failed.is_empty()
 }
 
 /// A delivery for a mailbox that sessions watch: index it now, so that they are told.

@@ -137,6 +137,11 @@ impl MailboxIndex {
         true
     }
 
+    /// True if sessions see the message.
+    pub fn is_shown(&self, id: EntryId) -> bool {
+        self.entry(id).is_some_and(|entry| self.is_visible(entry))
+    }
+
     fn is_visible(&self, entry: &Entry) -> bool {
         entry.is_live()
             && entry.location.uid.is_some_and(|uid| {

@@ -97,9 +97,9 @@ impl Membership {
             if reachable && misses == 0 && !lease.expired {
                 return Some(member_of(lease));
             }
-            return if misses >= self.timing.misses { dead() } else { None };
+            return if misses >= self.timing.misses_to_expel { dead() } else { None };
         }
-        if member.id != self.me && (misses >= self.timing.misses || (lease.expired && misses > 0)) {
+        if member.id != self.me && (misses >= self.timing.misses_to_expel || (lease.expired && misses > 0)) {
             return dead();
         }
         let state = if lease.draining { MemberState::Draining } else { MemberState::Active };

@@ -32,8 +32,11 @@ pub struct Timing {
     pub probe_interval: Duration,
     /// A probe without an answer for so long has failed.
     pub probe_timeout: Duration,
-    /// Probes in a row that must fail before a peer is reported, and before the coordinator expels it.
-    pub misses: u32,
+    /// Probes in a row that must fail before a peer is reported to the coordinator.
+    pub misses_to_report: u32,
+    /// Probes in a row that must fail at the coordinator before it expels a peer. More, since nobody checks: with every
+    /// hundredth packet lost, three in a row are lost some times a day, and five once in a year.
+    pub misses_to_expel: u32,
     /// A peer is avoided after so many failed probes in a row.
     pub misses_to_avoid: u32,
     /// Ring successors that a node probes.
@@ -57,7 +60,8 @@ impl Default for Timing {
         Self {
             probe_interval: millis(250),
             probe_timeout: millis(250),
-            misses: 3,
+            misses_to_report: 3,
+            misses_to_expel: 5,
             misses_to_avoid: 2,
             successors: 2,
             lease: millis(3_000),
@@ -265,11 +269,11 @@ impl Membership {
                 return effects;
             }
             Event::ProbeFailed(peer) => {
-                let misses = self.peers.missed(peer, now);
+                let misses = self.peers.missed(peer, now, &self.timing);
                 if misses >= self.timing.misses_to_avoid {
                     self.avoid(peer, &mut effects);
                 }
-                if misses >= self.timing.misses
+                if misses >= self.timing.misses_to_report
                     && !self.ours
                     && let Some(coordinator) =
                         self.holder.filter(|&holder| holder != peer && holder != self.me)

@@ -5,6 +5,9 @@ use crate::ids::NodeId;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// From a failed probe to the next.
+const SOON: Duration = Duration::from_millis(50);
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Peer {
     misses: u32,
@@ -39,14 +42,15 @@ impl Peers {
         peer.heard = Some(now);
     }
 
-    /// How many probes in a row have failed. The next one follows soon.
-    pub(super) fn missed(&mut self, id: NodeId, now: Duration) -> u32 {
+    /// How many probes in a row have failed. The next one follows soon, until it is decided that the peer is dead; then ever
+    /// less often, so that a dead peer costs little.
+    pub(super) fn missed(&mut self, id: NodeId, now: Duration, timing: &Timing) -> u32 {
         let peer = self.peer(id);
         peer.in_flight = false;
         peer.misses = peer.misses.saturating_add(1);
         peer.watched = true;
-        // Soon at first, then ever less often, so that a dead peer costs little.
-        peer.next = now + Duration::from_millis(100) * peer.misses.min(10);
+        let pause = if peer.misses < timing.misses_to_expel { SOON } else { SOON * 2 * peer.misses.min(10) };
+        peer.next = now + pause;
         peer.misses
     }
 

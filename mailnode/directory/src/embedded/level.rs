@@ -14,8 +14,9 @@
 //! without it are away (dynamic voting, as Jajodia and Mutchler describe it). So enough (`most`) of the replicas
 //! of the latest firm mark must have answered, and of each tentative one after it. Two attempts from one firm mark
 //! share a member, and as a tentative mark is on all members before anything is firm or served, the later attempt
-//! learns of the earlier and needs most of its replicas too. A bucket without a firm mark is new, or its disks
-//! are: then all members that the view knows must have answered.
+//! learns of the earlier and needs most of its replicas too. Who was a member then and does not know that mark has lost its
+//! disk, or has an old one: it may have gone on with others meanwhile and counts only if nobody is away. A bucket without
+//! a firm mark is new, or its disks are: then all members that the view knows must have answered.
 //!
 //! All members must answer. One that does not is soon out of the view, and the next view begins anew.
 
@@ -256,9 +257,15 @@ impl Embedded {
         let (mut good, mut differing) = (Vec::new(), Vec::new());
         for (at, &bucket) in level.batch.iter().enumerate() {
             let (firm, marks) = counting(answers.values().flat_map(|(marks, _)| marks), bucket);
-            let enough = marks
-                .into_iter()
-                .all(|mark| most(&record_replicas(&mark.places, bucket, self.replicas), &answered));
+            let newest = firm.then(|| marks.first().copied()).flatten();
+            let present = answers
+                .iter()
+                .filter(|(node, (known, _))| !self.has_forgotten(**node, known, newest, bucket));
+            let present: BTreeSet<NodeId> = present.map(|(node, _)| *node).collect();
+            let enough = marks.into_iter().all(|mark| {
+                let replicas = record_replicas(&mark.places, bucket, self.replicas);
+                most(&replicas, &present) || (whole && replicas.iter().all(|node| answered.contains(node)))
+            });
             if !self.may_level(enough && (firm || whole)) {
                 self.stuck.insert(bucket);
                 continue;
@@ -307,6 +314,19 @@ impl Embedded {
     #[allow(clippy::unused_self)]
     const fn may_level(&self, enough: bool) -> bool {
         enough
+    }
+
+    /// A member of the view of the latest firm mark knew it, at least tentatively, before it was firm anywhere.
+    #[cfg_attr(not(test), allow(clippy::unused_self))]
+    fn has_forgotten(&self, node: NodeId, known: &[Mark], newest: Option<&Mark>, bucket: Bucket) -> bool {
+        #[cfg(test)]
+        if self.has_bug(super::PlantedBug::EmptyDisksCount) {
+            return false;
+        }
+        newest.is_some_and(|newest| {
+            let was_there = newest.places.iter().any(|place| place.node == node);
+            was_there && !known.iter().any(|mark| mark.epoch >= newest.epoch && mark.buckets.contains(bucket))
+        })
     }
 
     /// The newest state of each key, and who lacks it.

@@ -146,6 +146,8 @@ pub(crate) enum PlantedBug {
     AnyEpoch,
     /// A bucket is levelled with whoever answers, however old their state.
     NoMarks,
+    /// Whoever answers counts, also if it has lost its disk.
+    EmptyDisksCount,
     /// A write counts as committed when the primary has it.
     NoReplicas,
 }

@@ -1,5 +1,6 @@
 //! Nodes on a simulated network and simulated disks, one seed one history: messages lost, doubled and
-//! reordered, crashes that lose what was not yet on disk, changes of view, concurrent compare-and-sets.
+//! reordered, crashes that lose what was not yet on disk, disks that come back empty, changes of view, concurrent
+//! compare-and-sets.
 //!
 //! What is checked: no two commits of one version of a record differ; no committed state is ever read back as an
 //! older one; nothing committed is lost; absence is never claimed of what was committed. The planted bugs show
@@ -86,6 +87,7 @@ struct Sim {
     reads: HashMap<u64, (Key, u64)>,
     commits: usize,
     absences: usize,
+    lost_disks: usize,
     bug: Option<PlantedBug>,
     violation: Option<String>,
     replicas: usize,
@@ -128,6 +130,7 @@ impl Sim {
             reads: HashMap::new(),
             commits: 0,
             absences: 0,
+            lost_disks: 0,
             bug,
             violation: None,
             replicas,
@@ -162,6 +165,16 @@ impl Sim {
         let life = sim.life;
         self.open.retain(|(of, in_life, _)| (*of, *in_life) != (node, life));
         self.letters.retain(|letter| letter.from != (node, life) && letter.to != (node, life));
+    }
+
+    /// What was committed last of each record is on another disk, too.
+    fn is_elsewhere(&self, node: usize) -> bool {
+        self.committed.iter().all(|(key, versions)| {
+            let newest = versions.keys().next_back().copied();
+            let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != node);
+            let mut records = others.filter_map(|(_, other)| Embedded::get(&other.disk, key).unwrap());
+            records.any(|record| Some(record.stamp.version) >= newest)
+        })
     }
 
     fn alive(&self, node: usize) -> bool {
@@ -339,6 +352,10 @@ impl Sim {
             995.. if self.cut.is_none() && self.alive(node) => self.cut_off(node),
             0..2 if self.alive(node) => self.crash(node),
             0..10 if !self.alive(node) => {
+                if self.rng.random_bool(0.2) && self.is_elsewhere(node) {
+                    self.nodes[node].disk = MemoryDisk::default();
+                    self.lost_disks += 1;
+                }
                 self.start(node);
                 if self.rng.random_bool(0.7) {
                     self.tell_view(node);
@@ -487,7 +504,7 @@ impl Sim {
         })
     }
 
-    fn run(mut self, steps: usize) -> Result<(usize, usize), String> {
+    fn run(mut self, steps: usize) -> Result<(usize, usize, usize), String> {
         for step in 0..steps {
             self.step();
             if let Some(violation) = self.violation.take() {
@@ -501,7 +518,7 @@ impl Sim {
         self.heal();
         match self.violation {
             Some(violation) => Err(format!("healed: {violation}")),
-            None => Ok((self.commits, self.absences)),
+            None => Ok((self.commits, self.absences, self.lost_disks)),
         }
     }
 }
@@ -521,19 +538,23 @@ const STEPS: usize = 5_000;
 
 #[test]
 fn committed_records_are_never_lost_and_never_differ() {
-    let (mut commits, mut absences) = (0, 0);
+    let (mut commits, mut absences, mut lost_disks) = (0, 0, 0);
     for seed in 0..SEEDS {
         let (nodes, replicas) = [(3, 3), (4, 3), (5, 3), (2, 2), (4, 2), (1, 3)][seed as usize % 6];
         match Sim::new(seed, nodes, replicas, None).run(STEPS) {
-            Ok((committed, absent)) => {
+            Ok((committed, absent, disks)) => {
                 commits += committed;
                 absences += absent;
+                lost_disks += disks;
             }
             Err(violation) => panic!("seed {seed}: {violation}"),
         }
     }
     // A run in which nothing happens proves nothing.
-    assert!(commits > 500 && absences > 100, "{commits} commits, {absences} absences");
+    assert!(
+        commits > 500 && absences > 100 && lost_disks > 20,
+        "{commits} commits, {absences} absences, {lost_disks} lost disks"
+    );
 }
 
 /// Looks from a seed on that is not far from one that finds it, to be quick.
@@ -552,6 +573,11 @@ fn a_replica_that_takes_writes_from_any_epoch_is_found() {
 #[test]
 fn levelling_with_whoever_answers_is_found() {
     assert!(is_found(PlantedBug::NoMarks, 0));
+}
+
+#[test]
+fn counting_who_lost_its_disk_is_found() {
+    assert!(is_found(PlantedBug::EmptyDisksCount, 1600));
 }
 
 #[test]
