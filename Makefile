@@ -13,8 +13,8 @@
 #   make operator-e2e     the operator and Kubernetes Leases against a real kube-apiserver (not part of `make test` yet; needs Go)
 #   make kubernetes-e2e   mail clusters on a real three-node Kubernetes on this machine (not part of `make test`; needs Go, and
 #                         root for namespaces); TEST=scale for one scenario, TIMES=3 for three times each
-#   make kubernetes-short the part of it that is quick: install, scale, a pod deleted, a machine dead; on the unoptimised build.
-#                         Skipped, with the reason, on a machine that cannot
+#   make kubernetes-short the part of it that is quick: install, scale, a pod deleted, a machine dead, a new image, a bad one, what is
+#                         refused, helm upgrade; on the unoptimised build. Skipped, with the reason, on a machine that cannot
 #   make tikv-e2e         the user database in TiKV through its real client, against the test server of e2e/tikv (needs Go)
 #   make figures          the papers' figures from our cores, into docs/figures (some ten minutes; not part of `make test`)
 #   make scale            scale tests of the cores that are too long for `make unit`: a simulated day of 100 nodes
@@ -68,8 +68,9 @@ program:
 	cargo build --locked -p mailnode -p operator --features mailnode/kubernetes,mailnode/tikv
 
 e2e-here chaos tikv-nodes: export PRICKLE_MAILNODE ?= $(CARGO_TARGET_DIR)/debug/mailnode
+# Two at a time: they wait more than they work. The tests of one file share clusters.
 e2e-here: install program
-	cd e2e && $(TOOLS)/bin/python -m pytest --ignore=test_chaos.py --ignore=test_tikv.py $(if $(TEST),-k '$(TEST)') $(ONLY)
+	cd e2e && $(TOOLS)/bin/python -m pytest -n 2 --dist loadfile --ignore=test_chaos.py --ignore=test_tikv.py $(if $(TEST),-k '$(TEST)') $(ONLY)
 
 chaos: export PRICKLE_CHAOS_SECONDS ?= $(if $(CI),600,90)
 chaos: install program

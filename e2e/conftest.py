@@ -21,13 +21,7 @@ def user(cluster):
 @pytest.fixture
 def report(request, record_property):
     """Prints a figure that belongs to the test's outcome; shown at the end of the run."""
-    def note(text):
-        record_property("figure", text)
-        _FIGURES.append(f"{request.node.name}: {text}")
-    return note
-
-
-_FIGURES = []
+    return lambda text: record_property("figure", f"{request.node.name}: {text}")
 
 
 def pytest_collection_modifyitems(items):
@@ -45,9 +39,12 @@ def pytest_runtest_makereport(item, call):
 
 
 def pytest_terminal_summary(terminalreporter):
-    if _FIGURES:
+    # Of the reports, as tests may have run in processes of their own.
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
+    figures = [text for report in reports if report.when == "call" for name, text in report.user_properties if name == "figure"]
+    if figures:
         terminalreporter.section("figures")
-        for line in _FIGURES:
+        for line in figures:
             terminalreporter.write_line(line)
 
 

@@ -8,6 +8,10 @@ import os
 import socket
 
 _FIRST, _LAST = 15_000, 32_000
+# Processes that share the tests of one run (pytest-xdist) have a part of the range each.
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_share = (_LAST - _FIRST) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_FIRST, _LAST = _FIRST + _worker * _share, _FIRST + (_worker + 1) * _share
 _next = _FIRST + (os.getpid() * 97) % (_LAST - _FIRST)
 
 

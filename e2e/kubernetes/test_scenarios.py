@@ -85,6 +85,7 @@ def test_a_pod_is_deleted(loaded, report):
     report(traffic.check())
 
 
+@pytest.mark.short
 def test_rolling_image_update(loaded, report):
     mail, traffic = loaded(nodes=3)
     with traffic.running():
@@ -97,6 +98,7 @@ def test_rolling_image_update(loaded, report):
     report(traffic.check())
 
 
+@pytest.mark.short
 def test_a_bad_image_and_back(loaded, report):
     mail, traffic = loaded(nodes=3)
     before = uids(mail)
@@ -243,6 +245,7 @@ def test_deleted_while_a_node_is_gone(kubernetes, mail, report):
         kubernetes.revive(machine)
 
 
+@pytest.mark.short
 @pytest.mark.parametrize("spec, said", [
     ({"nodes": 1}, "nodes must be at least replication.factor"),
     ({"replication": {"factor": 2, "minCopies": 3}}, "minCopies must be at most replication.factor"),
@@ -259,6 +262,7 @@ def test_what_cannot_work_is_refused(operator, spec, said):
     assert said in str(refused.value), refused.value
 
 
+@pytest.mark.short
 def test_helm_upgrade(kubernetes, loaded, report):
     mail, traffic = loaded(nodes=3)
     before = uids(mail)
