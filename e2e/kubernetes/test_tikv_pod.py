@@ -17,12 +17,12 @@ AWAY_SECONDS = 60
 
 
 @pytest.fixture
-def tikv(kubernetes, tmp_path):
+def tikv(kubernetes):
     """PD and TiKV in one pod, with a volume; `pd` is their Service."""
     built = subprocess.run([images.ROOT / "e2e/tikv/build.sh"], stdout=subprocess.PIPE, text=True, check=True, timeout=900)
     config = {"Entrypoint": ["/tikv-test-server"], "User": "65532:65532"}
     program = images.Path(built.stdout.strip().splitlines()[-1])
-    kubernetes.load(images.archive(tmp_path / "tikv.tar", [IMAGE], program, "/tikv-test-server", config))
+    kubernetes.load(images.archive(kubernetes.directory / "tikv.tar", [IMAGE], program, "/tikv-test-server", config))
     labels = {"app": "tikv"}
     kubernetes.apply([
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
