@@ -147,8 +147,8 @@ async fn write(
             // A replacement changes the replica set: the new version is later than what the others were sent.
             let at = if first { None } else { Some(node.clock.now()) };
             first = false;
-            let asked: BTreeSet<usize> = calls.iter().flat_map(|call| call.recipients.clone()).collect();
-            set_replicas(&write, &mut entries, asked, at);
+            let asked: Vec<usize> = calls.iter().flat_map(|call| call.recipients.clone()).collect();
+            set_replicas(&write, &mut entries, &asked, at);
         }
         for call in calls {
             let pending = call.recipients.iter().filter_map(|&index| {
@@ -222,43 +222,29 @@ async fn slow_timer(call: StoreCall) -> StoreCall {
     call
 }
 
-/// Returns those that have another set than before.
-fn set_replicas(
-    write: &ReplicaWrite,
-    entries: &mut [Entry],
-    which: impl IntoIterator<Item = usize>,
-    at: Option<Timestamp>,
-) -> Vec<Entry> {
-    let mut changed = Vec::new();
-    for index in which {
-        let Some(entry) = entries.get_mut(index) else { continue };
-        let replicas = write.replicas(index);
-        if entry.replicas.value != replicas {
-            entry.replicas = Register::new(replicas, at.unwrap_or(entry.replicas.at));
-            changed.push(entry.clone());
+fn set_replicas(write: &ReplicaWrite, entries: &mut [Entry], which: &[usize], at: Option<Timestamp>) {
+    for &index in which {
+        if let Some(entry) = entries.get_mut(index) {
+            entry.replicas = Register::new(write.replicas(index), at.unwrap_or(entry.replicas.at));
         }
     }
-    changed
 }
 
 /// A replica that was given up has the message after all, and its replacement was sent a set without it: those who have
 /// the message are told of each other before it is acknowledged. Returns whom too few disks know of.
 async fn tell_replicas(node: &Arc<Node>, write: &ReplicaWrite, entries: &mut [Entry]) -> BTreeSet<EntryId> {
-    let is_changed = |(index, entry): &(usize, &Entry)| {
+    let is_other = |(index, entry): &(usize, &Entry)| {
         write.progress(*index) == Progress::Durable && entry.replicas.value != write.replicas(*index)
     };
-    let indexes: Vec<usize> = entries.iter().enumerate().filter(is_changed).map(|(index, _)| index).collect();
-    if indexes.is_empty() {
+    let which: Vec<usize> = entries.iter().enumerate().filter(is_other).map(|(index, _)| index).collect();
+    if which.is_empty() {
         return BTreeSet::new();
     }
-    let changed = set_replicas(write, entries, indexes, Some(node.clock.now()));
-    let told = node.replication.push(node, changed.clone()).await.durable;
-    let mut untold: BTreeSet<EntryId> = changed.iter().map(|entry| entry.id).collect();
-    for entry in told {
-        untold.remove(&entry.id);
-    }
+    set_replicas(write, entries, &which, Some(node.clock.now()));
+    let changed: Vec<Entry> = which.iter().filter_map(|&index| entries.get(index).cloned()).collect();
+    let pushed = node.replication.push(node, changed.clone()).await;
     node.notices.send(node, changed, None);
-    untold
+    pushed.failed().map(|entry| entry.id).collect()
 }
 
 /// Tells the holders of the final version about each other. Holders of an earlier one (they were sent another
@@ -324,5 +310,5 @@ async fn is_durable(node: &Arc<Node>, entry: &Entry) -> bool {
     let pushed = node.replication.push(node, vec![entry.clone()]).await;
     let disks = pushed.durable.len();
     tracing::debug!(me = %node.id, user = %entry.user, entry = %entry.id, disks, newer = ?pushed.newer, "a message is taken back");
-    pushed.lost.is_empty() && pushed.endangered.is_empty()
+    pushed.failed().next().is_none()
 }

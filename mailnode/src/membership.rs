@@ -171,6 +171,7 @@ pub async fn run<L: LeaseService>(
             _ = look.tick() => {
                 let (shell, leases_seen) = (shell.clone(), leases_seen.clone());
                 let epoch = core.view().epoch;
+                while under_way.try_join_next().is_some() {}
                 under_way.spawn(async move { shell.look(&leases_seen, &timing, epoch).await });
                 continue;
             }
@@ -189,7 +190,6 @@ pub async fn run<L: LeaseService>(
             let (shell, lease) = (shell.clone(), lease.clone());
             under_way.spawn(async move { shell.renew(lease).await });
         }
-        while under_way.try_join_next().is_some() {}
         let effects = core.handle(started.elapsed(), event);
         {
             let mut known = driver.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -48,6 +48,13 @@ pub struct Pushed {
     pub newer: Vec<Entry>,
 }
 
+impl Pushed {
+    /// What is not durable.
+    pub fn failed(&self) -> impl Iterator<Item = &Entry> {
+        self.lost.iter().chain(&self.endangered).chain(&self.bodiless)
+    }
+}
+
 #[derive(Default)]
 pub struct Replication {
     /// (whom to tell, who has it) -> versions.

@@ -11,7 +11,6 @@ use cluster::{
 };
 use directory::Profile;
 use futures_util::future::join_all;
-use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -452,7 +451,7 @@ pub async fn make_durable(
     plan: Vec<Entry>,
 ) -> (BTreeSet<FolderId>, bool) {
     let pushed = node.replication.push(node, plan).await;
-    let complete = pushed.lost.is_empty() && pushed.endangered.is_empty() && pushed.bodiless.is_empty();
+    let complete = pushed.failed().next().is_none();
     if !complete {
         tracing::debug!(me = %node.id, lost = ?pushed.lost, endangered = ?pushed.endangered, bodiless = ?pushed.bodiless, "not all is durable");
     }
@@ -483,14 +482,10 @@ pub async fn make_durable(
 async fn learn_newer(node: &Arc<Node>, mailbox: &mut Mailbox, newer: Vec<Entry>) -> bool {
     let mut joined: BTreeMap<EntryId, Entry> = BTreeMap::new();
     for entry in newer {
-        match joined.entry(entry.id) {
-            Slot::Occupied(mut known) => {
-                known.get_mut().merge(&entry);
-            }
-            Slot::Vacant(slot) => {
-                slot.insert(entry);
-            }
-        }
+        let join = |known: &mut Entry| {
+            known.merge(&entry);
+        };
+        joined.entry(entry.id).and_modify(join).or_insert(entry);
     }
     let index = &mut mailbox.index;
     let (gone, other): (Vec<Entry>, Vec<Entry>) =
@@ -502,10 +497,10 @@ async fn learn_newer(node: &Arc<Node>, mailbox: &mut Mailbox, newer: Vec<Entry>)
         return true;
     }
     let pushed = node.replication.push(node, gone).await;
+    let failed: Vec<Entry> = pushed.failed().cloned().collect();
     for entry in pushed.durable.into_iter().chain(pushed.newer) {
         index.learn(entry);
     }
-    let failed = [pushed.lost, pushed.endangered, pushed.bodiless].concat();
     index.abandon(&failed);
     failed.is_empty()
 }

@@ -323,6 +323,13 @@ fn leave(world: &mut World, id: NodeId) {
     world.leases.remove(&name);
 }
 
+/// It drains, and all know.
+fn drain(world: &mut World, id: NodeId) {
+    world.machines.get_mut(&id).unwrap().draining = true;
+    let others = without(world, &[id]);
+    world.until(5_000, |world| world.agree_on(&others));
+}
+
 fn without(world: &World, gone: &[NodeId]) -> Vec<NodeId> {
     world.ids().into_iter().filter(|id| !gone.contains(id)).collect()
 }
@@ -617,9 +624,7 @@ fn a_node_whose_death_is_known_at_once_does_not_flap() {
 fn a_drained_node_that_ends_leaves_the_view_at_once() {
     let mut world = formed(&["a", "b", "c", "d"]);
     let drained = without(&world, &[world.coordinator.0.unwrap()])[0];
-    world.machines.get_mut(&drained).unwrap().draining = true;
-    let others = without(&world, &[drained]);
-    world.until(5_000, |world| world.agree_on(&others));
+    drain(&mut world, drained);
     leave(&mut world, drained);
     let took = world
         .until(10_000, |world| world.up().all(|(_, machine)| machine.core.view().member(drained).is_none()));
@@ -630,9 +635,7 @@ fn a_drained_node_that_ends_leaves_the_view_at_once() {
 fn a_drained_node_whose_lease_outlives_it_leaves_the_view_when_the_lease_goes() {
     let mut world = formed(&["a", "b", "c", "d"]);
     let drained = without(&world, &[world.coordinator.0.unwrap()])[0];
-    world.machines.get_mut(&drained).unwrap().draining = true;
-    let others = without(&world, &[drained]);
-    world.until(5_000, |world| world.agree_on(&others));
+    drain(&mut world, drained);
     world.kill(drained);
     world.run(5_000);
     assert_eq!(world.coordinator.2.member(drained).map(|member| member.state), Some(MemberState::Dead));
@@ -646,9 +649,7 @@ fn a_drained_node_whose_lease_outlives_it_leaves_the_view_when_the_lease_goes() 
 fn a_draining_node_that_is_killed_is_kept_in_mind_and_so_is_an_active_one_that_ends() {
     let mut world = formed(&["a", "b", "c", "d", "e"]);
     let [killed, ended] = without(&world, &[world.coordinator.0.unwrap()])[..2] else { panic!() };
-    world.machines.get_mut(&killed).unwrap().draining = true;
-    let others = without(&world, &[killed]);
-    world.until(5_000, |world| world.agree_on(&others));
+    drain(&mut world, killed);
     world.kill(killed);
     leave(&mut world, ended);
     world.run(10_000);

@@ -79,13 +79,16 @@ pub fn put_mark(marks: &mut Vec<Mark>, epoch: Epoch, places: &[RecordPlace], fir
     marks.retain(|mark| !mark.buckets.is_empty());
 }
 
-/// The marks that count for a bucket: the latest firm one, and the tentative ones after it.
-pub fn counting<'a>(marks: impl Iterator<Item = &'a Mark> + Clone, bucket: Bucket) -> (bool, Vec<&'a Mark>) {
+/// The marks that count for a bucket: the latest firm one, which is also returned by itself, and the tentative ones after it.
+pub fn counting<'a>(
+    marks: impl Iterator<Item = &'a Mark> + Clone,
+    bucket: Bucket,
+) -> (Option<&'a Mark>, Vec<&'a Mark>) {
     let marks = marks.filter(move |mark| mark.buckets.contains(bucket));
     let firm = marks.clone().filter(|mark| mark.firm).max_by_key(|mark| mark.epoch);
     let after = firm.map(|mark| mark.epoch);
     let tentative = marks.filter(|mark| !mark.firm && Some(mark.epoch) > after);
-    (firm.is_some(), firm.into_iter().chain(tentative).collect())
+    (firm, firm.into_iter().chain(tentative).collect())
 }
 
 #[cfg(test)]
@@ -103,7 +106,7 @@ mod tests {
         put_mark(&mut marks, Epoch(4), &b, false, &all[..10]);
         let epochs = |marks: &[Mark], bucket| {
             let (firm, marks) = counting(marks.iter(), bucket);
-            (firm, marks.iter().map(|mark| mark.epoch.0).collect::<Vec<_>>())
+            (firm.is_some(), marks.iter().map(|mark| mark.epoch.0).collect::<Vec<_>>())
         };
         assert_eq!(epochs(&marks, all[9]), (true, vec![1, 4]));
         assert_eq!(epochs(&marks, all[10]), (true, vec![1]));

@@ -257,16 +257,14 @@ impl Embedded {
         let (mut good, mut differing) = (Vec::new(), Vec::new());
         for (at, &bucket) in level.batch.iter().enumerate() {
             let (firm, marks) = counting(answers.values().flat_map(|(marks, _)| marks), bucket);
-            let newest = firm.then(|| marks.first().copied()).flatten();
-            let present = answers
-                .iter()
-                .filter(|(node, (known, _))| !self.has_forgotten(**node, known, newest, bucket));
+            let present =
+                answers.iter().filter(|(node, (known, _))| !self.has_forgotten(**node, known, firm, bucket));
             let present: BTreeSet<NodeId> = present.map(|(node, _)| *node).collect();
             let enough = marks.into_iter().all(|mark| {
                 let replicas = record_replicas(&mark.places, bucket, self.replicas);
                 most(&replicas, &present) || (whole && replicas.iter().all(|node| answered.contains(node)))
             });
-            if !self.may_level(enough && (firm || whole)) {
+            if !self.may_level(enough && (firm.is_some() || whole)) {
                 self.stuck.insert(bucket);
                 continue;
             }
@@ -318,14 +316,14 @@ impl Embedded {
 
     /// A member of the view of the latest firm mark knew it, at least tentatively, before it was firm anywhere.
     #[cfg_attr(not(test), allow(clippy::unused_self))]
-    fn has_forgotten(&self, node: NodeId, known: &[Mark], newest: Option<&Mark>, bucket: Bucket) -> bool {
+    fn has_forgotten(&self, node: NodeId, known: &[Mark], firm: Option<&Mark>, bucket: Bucket) -> bool {
         #[cfg(test)]
         if self.has_bug(super::PlantedBug::EmptyDisksCount) {
             return false;
         }
-        newest.is_some_and(|newest| {
-            let was_there = newest.places.iter().any(|place| place.node == node);
-            was_there && !known.iter().any(|mark| mark.epoch >= newest.epoch && mark.buckets.contains(bucket))
+        firm.is_some_and(|firm| {
+            let was_there = firm.places.iter().any(|place| place.node == node);
+            was_there && !known.iter().any(|mark| mark.epoch >= firm.epoch && mark.buckets.contains(bucket))
         })
     }
 
