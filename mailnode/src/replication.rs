@@ -8,6 +8,7 @@
 //! A change is acknowledged when it is on `minCopies` disks, as a new message is. While a replica is away, another
 //! node is a *witness*: it logs the version without the body, and pushes it like a replica.
 
+use crate::healing::copy;
 use crate::node::Node;
 use crate::replica;
 use crate::wire::{PAGE, PendingEntry, Request, Response, Updated, UserOp, Version};
@@ -231,6 +232,10 @@ async fn update_replica(
     }
 }
 
+fn sources(entry: &Entry, me: NodeId, peer: NodeId) -> Vec<NodeId> {
+    entry.replicas.value.iter().copied().filter(|&replica| replica != me && replica != peer).collect()
+}
+
 fn others(entry: &Entry, me: NodeId) -> Vec<NodeId> {
     entry.replicas.value.iter().copied().filter(|&replica| replica != me).collect()
 }
@@ -386,8 +391,14 @@ async fn send_bodies(node: &Arc<Node>, peer: NodeId, entries: Vec<Entry>) -> boo
     };
     for id in missing {
         let Some(entry) = entries.iter().find(|entry| entry.blob.id == id) else { continue };
-        let Ok(Some(ciphertext)) = node.store.blob(id).await else {
-            tracing::debug!(blob = ?id, "body for redelivery cannot be read here; another replica will send it");
+        // Who has a message only as a witness has no body, and the replicas that do may have been given another set since: then none
+        // of them has anything to tell this peer.
+        let ciphertext = match node.store.blob(id).await {
+            Ok(Some(ciphertext)) => Some(ciphertext),
+            _ => copy::fetch(node, id, entry.blob.size, &sources(entry, node.id, peer)).await,
+        };
+        let Some(ciphertext) = ciphertext else {
+            tracing::debug!(blob = ?id, "body for redelivery can be read nowhere now");
             continue;
         };
         let entries = vec![PendingEntry::settled(entry.clone())];

@@ -344,8 +344,10 @@ impl Faults {
             // A disk that was to stop, or to fail, is replaced by a whole one, with the process.
             world.hosts[host].disk.inject(None);
             if absent == Some(host) {
-                let again = self.people.millis(60_000, 90_000);
+                let away = self.people.millis(60_000, 84_000);
                 world.crash(host, Crash::KeepAll);
+                let already = world.now.saturating_sub(world.hosts[host].last_member);
+                let again = away.saturating_sub(already);
                 world.tell(format_args!("node-{host} stays away for {again:?}"));
                 self.plan(world.now, again, Act::Start(host));
             } else if !world.start(host) {

@@ -78,6 +78,9 @@ struct Process {
     _tasks: JoinSet<()>,
 }
 
+/// A process that ran for so long was a member, and its disk says so (`healing::outdated` notes it every tenth of the lifetime).
+const MEMBER_AFTER: Duration = Duration::from_secs(10);
+
 pub struct Host {
     pub index: usize,
     pub name: String,
@@ -88,6 +91,9 @@ pub struct Host {
     pub drift: i64,
     /// Counts processes, so that what was asked of one is not expected of the next.
     pub life: u64,
+    /// When it was last a member, and not only for a moment.
+    pub last_member: Duration,
+    started: Duration,
     config: Config,
     process: Option<Process>,
 }
@@ -155,6 +161,8 @@ impl Host {
             disk: MemoryDisk::new(),
             drift: 0,
             life: 0,
+            last_member: Duration::ZERO,
+            started: Duration::ZERO,
             config: config(&name, zone, replicas, times)?,
             process: None,
             name,
@@ -180,6 +188,7 @@ impl Host {
         leases: &SimLeases,
     ) -> Result<(), String> {
         self.machine.now.set(now);
+        self.started = now;
         let _entered = self.enter();
         let runtime = Builder::new_current_thread()
             .enable_time()
@@ -287,6 +296,10 @@ impl Host {
     /// The process ends, here and now; the disk is left as such a crash leaves it.
     pub fn crash(&mut self, crash: Crash, network: &SharedNetwork) {
         let Some(process) = self.process.take() else { return };
+        let now = self.machine.now.get();
+        if now.saturating_sub(self.started) >= MEMBER_AFTER {
+            self.last_member = now;
+        }
         // Before anything is dropped: nothing that ends may still write.
         self.disk = self.disk.after(crash);
         network.lock().went_down(self.index);

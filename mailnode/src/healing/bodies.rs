@@ -5,9 +5,10 @@ use super::{about, blocking, copy, lock};
 use crate::node::Node;
 use crate::replica::is_readable;
 use cluster::BlobId;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 /// From the start to the first look for bodies that the log did not give back.
 const FIRST_LOOK: Duration = Duration::from_secs(20);
@@ -19,15 +20,23 @@ const AFTER_DAMAGE: Duration = Duration::from_secs(20);
 /// Bytes a second that are read.
 const READ_RATE: u64 = 4 << 20;
 const PAGE: usize = 500;
-/// A body that nobody had is asked for again with the next round, or when somebody wants to read it.
+/// A body that nobody had is asked for again when somebody wants to read it, and after this time: who has it may be back.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// From a failure to the next body.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// Fetches what was found missing, until the node stops.
 pub async fn fetch_missing(node: &Arc<Node>) {
+    let (mut nobody_has, mut again) = (BTreeSet::new(), Instant::now());
     loop {
         let next = lock(&node.healing.missing).pop_first();
         let Some(id) = next else {
-            node.healing.news_of_missing.notified().await;
+            let news = node.healing.news_of_missing.notified();
+            if nobody_has.is_empty() {
+                news.await;
+            } else if timeout_at(again, news).await.is_err() {
+                lock(&node.healing.missing).append(&mut nobody_has);
+            }
             continue;
         };
         match refill(node, id).await {
@@ -37,6 +46,10 @@ pub async fn fetch_missing(node: &Arc<Node>) {
             }
             Some(false) => {
                 tracing::warn!(blob = ?id, "no other replica gives a missing body now");
+                if nobody_has.is_empty() {
+                    again = Instant::now() + ASK_AGAIN;
+                }
+                nobody_has.insert(id);
                 tokio::time::sleep(AFTER_FAILURE).await;
             }
             None => {}

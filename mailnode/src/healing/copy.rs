@@ -101,7 +101,7 @@ pub async fn fetch_bodies(node: &Arc<Node>, sources: &[NodeId], entries: &[Entry
 }
 
 /// The body, from the first that has a good one.
-async fn fetch(node: &Arc<Node>, id: BlobId, size: u64, sources: &[NodeId]) -> Option<Bytes> {
+pub async fn fetch(node: &Arc<Node>, id: BlobId, size: u64, sources: &[NodeId]) -> Option<Bytes> {
     for &source in sources {
         patience(node, source, size).await;
         match node.call_with(source, Request::Blob { id }, Bytes::new(), BODY).await {

@@ -15,7 +15,7 @@
 
 mod bodies;
 mod compare;
-mod copy;
+pub mod copy;
 mod drain;
 pub mod outdated;
 pub mod refill;

@@ -6,9 +6,7 @@ use crate::crypto::Wrapping;
 use crate::environment;
 use crate::node::{CallError, Node};
 use crate::wire::{Failure, Numbered, Request, Response, UserOp};
-use cluster::{
-    Bucket, Entry, EntryId, Epoch, FolderId, Incarnation, MailboxIndex, NodeId, Timestamp, UserId,
-};
+use cluster::{Bucket, Entry, Epoch, FolderId, Incarnation, MailboxIndex, NodeId, Timestamp, UserId};
 use directory::Profile;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +16,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const FRAGMENT_DEADLINE: Duration = Duration::from_secs(5);
+/// Fragments are read one after another, and numbers that another manager gives meanwhile may be in one and lower ones not yet in
+/// the other: all are read again, so many times, while there are new numbers that were given so lately.
+const READ_AGAIN: usize = 3;
+const JUST_NUMBERED: Duration = Duration::from_secs(30);
+/// That a message is gone may be known to one disk only, if an expunge failed or a delivery was taken back. Replicas tell each other
+/// within seconds, or as soon as they are back; a tombstone that is older is not looked at.
+const JUST_EXPUNGED: Duration = Duration::from_secs(600);
+/// Of what is told in passing nobody knows on how many disks it is.
+const HEARSAY: usize = usize::MAX;
 /// UIDs reserved at once; an unused rest is lost, which costs nothing.
 const UID_BLOCK: u32 = 1_000;
 /// A node that stands in for the manager cannot know what the manager does: it looks again this often.
@@ -39,6 +46,8 @@ pub struct Mailbox {
     pub index: MailboxIndex,
     /// The fragments in the index, by node and life of the node.
     built_from: BTreeMap<NodeId, Incarnation>,
+    /// The highest number that was read in each folder.
+    met: BTreeMap<FolderId, u32>,
     /// Nodes whose fragment is not in the index, if they may have all copies of a message.
     unread: Vec<NodeId>,
     /// UIDs could not be made durable: not before this is it tried again.
@@ -60,6 +69,7 @@ impl Mailbox {
         Self {
             index: MailboxIndex::new(user, environment::random()),
             built_from: BTreeMap::new(),
+            met: BTreeMap::new(),
             unread: Vec::new(),
             number_again: None,
             fetched: None,
@@ -87,6 +97,19 @@ impl Mailbox {
                 self.misfits.look_at(entry, wanted);
             }
         }
+    }
+
+    /// True if one of these has a number above all that were met, given after `lately` (Unix milliseconds).
+    fn meet_numbers(&mut self, told: &[Entry], lately: u64) -> bool {
+        let mut news = false;
+        for (folder, uid) in
+            told.iter().filter_map(|entry| Some((entry.location.folder, entry.location.uid?)))
+        {
+            let met = self.met.entry(folder).or_default();
+            news |= uid.number > *met && uid.assigned.unix_millis() > lately;
+            *met = uid.number.max(*met);
+        }
+        news
     }
 
     /// True if every acknowledged change is in the index.
@@ -167,7 +190,7 @@ pub async fn refresh(
     fetch_fragments(node, cell, mailbox).await?;
     mailbox.epoch = Some(epoch);
     let incoming = std::mem::take(&mut lock(&cell.incoming).entries);
-    mailbox.learn(incoming);
+    learn_certain(node, mailbox, incoming, HEARSAY).await;
     if mailbox.index.is_behind() {
         // Which of our numbers count is in the profile only.
         profile = cell.profile.refreshed(node, cell.user).await?;
@@ -218,6 +241,20 @@ pub async fn settle_and_notify(
 }
 
 async fn fetch_fragments(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbox) -> Result<(), Failure> {
+    for _ in 0..READ_AGAIN {
+        if !fetch_missing(node, cell, mailbox).await? {
+            return Ok(());
+        }
+        mailbox.built_from.clear();
+        if !node.topology.is_manager(cell.user) {
+            node.manager.knowledge.doubt(Bucket::of_user(cell.user));
+        }
+    }
+    Err(Failure::Temporary(ANOTHER.into()))
+}
+
+/// True if there are numbers that somebody gave just now: what has a lower one may not be among what was read.
+async fn fetch_missing(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbox) -> Result<bool, Failure> {
     let (map, answered) = node.manager.knowledge.mail_map_and_answered(node, cell.user).await;
     let missing: Vec<(NodeId, Incarnation)> = node
         .topology
@@ -241,7 +278,9 @@ async fn fetch_fragments(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbo
         // What we write from here on is later than what is written there.
         let _ = node.clock.observe(entry.latest());
     }
-    mailbox.learn(news);
+    let lately = node.clock.millis().saturating_sub(JUST_NUMBERED.as_millis() as u64);
+    let just_numbered = mailbox.meet_numbers(&news, lately);
+    let certain = learn_certain(node, mailbox, news, node.settings.replication.min_copies).await;
     if !missing.is_empty() || mailbox.fetched.is_none() {
         mailbox.fetched = Some(Instant::now());
     }
@@ -257,7 +296,28 @@ async fn fetch_fragments(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbo
     if failed > 0 && mailbox.built_from.is_empty() {
         return Err(Failure::Temporary("the nodes that hold this mailbox do not answer; try again".into()));
     }
-    Ok(())
+    if !certain && mailbox.is_complete() {
+        // With too many nodes away it is shown without those messages, and that is written down (`admit_unread`).
+        mailbox.built_from.clear();
+        return Err(Failure::Temporary("it is not certain yet that messages are gone; try again".into()));
+    }
+    Ok(just_numbered)
+}
+
+/// Takes what was told, by each node of each message once at most. A tombstone that fewer than `proof` nodes told of is made durable
+/// before it is taken: were its disk lost, the message would be back, below what was shown without it. True if all is durable.
+async fn learn_certain(node: &Arc<Node>, mailbox: &mut Mailbox, told: Vec<Entry>, proof: usize) -> bool {
+    let lately = node.clock.millis().saturating_sub(JUST_EXPUNGED.as_millis() as u64);
+    let (certain, doubtful) = mailbox.index.split_doubtful(told, proof, lately);
+    mailbox.learn(certain);
+    if doubtful.is_empty() {
+        return true;
+    }
+    let pushed = node.replication.push(node, doubtful).await;
+    let failed: Vec<Entry> = pushed.failed().cloned().collect();
+    mailbox.learn(pushed.durable.into_iter().chain(pushed.newer).collect());
+    mailbox.index.abandon(&failed);
+    failed.is_empty()
 }
 
 /// What is on its disk may be less than what was there.
@@ -473,36 +533,8 @@ pub async fn make_durable(
     for entry in given_up {
         index.learn(entry);
     }
-    let complete = learn_newer(node, mailbox, pushed.newer).await && complete;
+    let complete = learn_certain(node, mailbox, pushed.newer, HEARSAY).await && complete;
     (changed, complete)
-}
-
-/// Takes what replicas know more than what was pushed to them. That a shown message is gone may be known to one disk only, if
-/// an expunge failed: it is not shown until it is durable, or the message is back when that disk is lost. True if all is durable.
-async fn learn_newer(node: &Arc<Node>, mailbox: &mut Mailbox, newer: Vec<Entry>) -> bool {
-    let mut joined: BTreeMap<EntryId, Entry> = BTreeMap::new();
-    for entry in newer {
-        let join = |known: &mut Entry| {
-            known.merge(&entry);
-        };
-        joined.entry(entry.id).and_modify(join).or_insert(entry);
-    }
-    let index = &mut mailbox.index;
-    let (gone, other): (Vec<Entry>, Vec<Entry>) =
-        joined.into_values().partition(|entry| !entry.is_live() && index.is_shown(entry.id));
-    for entry in other {
-        index.learn(entry);
-    }
-    if gone.is_empty() {
-        return true;
-    }
-    let pushed = node.replication.push(node, gone).await;
-    let failed: Vec<Entry> = pushed.failed().cloned().collect();
-    for entry in pushed.durable.into_iter().chain(pushed.newer) {
-        index.learn(entry);
-    }
-    index.abandon(&failed);
-    failed.is_empty()
 }
 
 /// A delivery for a mailbox that sessions watch: index it now, so that they are told.

@@ -109,11 +109,12 @@ fn folder_of(profile: &Profile, folder: FolderId) -> Result<&directory::Folder, 
 
 /// A folder in which messages wait for other UIDs is not shown: clients would take them for expunged. Nor is one of which
 /// a replica knew a UID from a block that we have not heard of: another manager may have numbered all the rest, too.
-fn complete(mailbox: &Mailbox, folder: FolderId) -> Result<(), Failure> {
+fn complete(node: &Node, mailbox: &Mailbox, folder: FolderId) -> Result<(), Failure> {
     if mailbox.index.folders_behind().contains(&folder) {
         return Err(Failure::Temporary(ANOTHER.into()));
     }
-    if mailbox.index.is_incomplete(folder) {
+    let standing_in = !node.topology.is_manager(mailbox.index.user());
+    if mailbox.index.is_incomplete(folder, standing_in) {
         return Err(Failure::Temporary("messages of this folder are getting new UIDs; try again".into()));
     }
     Ok(())
@@ -191,7 +192,7 @@ async fn open(
     let profile = refresh_now(node, cell, &mut mailbox).await?;
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
     admit_unread(node, cell, &mut mailbox, folder).await?;
-    complete(&mailbox, folder)?;
+    complete(node, &mailbox, folder)?;
     let whole = mailbox.is_complete();
     tracing::debug!(me = %node.id, user = %cell.user, ?folder, whole, manager = node.topology.is_manager(cell.user), waiting = ?mailbox.index.waiting(folder), "a folder is opened");
     Ok(UserReply::Opened(opened(uid_validity, &mailbox.index.open(folder), whole)))
@@ -209,7 +210,7 @@ async fn sync(
     let profile = refresh(node, cell, &mut mailbox).await?;
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
     admit_unread(node, cell, &mut mailbox, folder).await?;
-    complete(&mailbox, folder)?;
+    complete(node, &mailbox, folder)?;
     let marks = mailbox.index.marks(folder);
     let whole = mailbox.is_complete();
     let changes = match mailbox.index.changes_since(folder, since) {
@@ -243,7 +244,7 @@ async fn resync(
     admit_unread(node, cell, &mut mailbox, folder).await?;
     mailbox.index.reconcile(folder, &shown);
     let profile = settle_and_notify(node, cell, &mut mailbox, profile).await;
-    complete(&mailbox, folder)?;
+    complete(node, &mailbox, folder)?;
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
     let whole = mailbox.is_complete();
     let all = FolderChanges::Everything(opened(uid_validity, &mailbox.index.open(folder), whole));

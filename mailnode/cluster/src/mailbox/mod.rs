@@ -137,9 +137,23 @@ impl MailboxIndex {
         true
     }
 
-    /// True if sessions see the message.
-    pub fn is_shown(&self, id: EntryId) -> bool {
-        self.entry(id).is_some_and(|entry| self.is_visible(entry))
+    /// Splits what nodes told, each of a message once, into what can be learned and tombstones that are in doubt, joined: fewer than
+    /// `proof` of them told that the message is gone, it was expunged after `lately` (Unix milliseconds), and is not gone here.
+    pub fn split_doubtful(&self, told: Vec<Entry>, proof: usize, lately: u64) -> (Vec<Entry>, Vec<Entry>) {
+        let mut doubtful: BTreeMap<EntryId, (usize, Entry)> = BTreeMap::new();
+        for entry in told.iter().filter(|entry| self.may_be_in_doubt(entry, lately)) {
+            let (count, joined) = doubtful.entry(entry.id).or_insert_with(|| (0, entry.clone()));
+            *count += 1;
+            joined.merge(entry);
+        }
+        doubtful.retain(|_, (count, _)| *count < proof);
+        let certain = told.into_iter().filter(|entry| entry.is_live() || !doubtful.contains_key(&entry.id));
+        (certain.collect(), doubtful.into_values().map(|(_, entry)| entry).collect())
+    }
+
+    fn may_be_in_doubt(&self, entry: &Entry, lately: u64) -> bool {
+        entry.expunged.is_some_and(|at| at.unix_millis() > lately)
+            && self.entry(entry.id).is_none_or(Entry::is_live)
     }
 
     fn is_visible(&self, entry: &Entry) -> bool {
@@ -288,10 +302,11 @@ impl MailboxIndex {
     }
 
     /// True if messages that sessions may know wait for another UID: without them the folder must not be shown, or
-    /// clients would take them for expunged.
-    pub fn is_incomplete(&self, folder: FolderId) -> bool {
+    /// clients would take them for expunged. For who stands in for a manager (`standing_in`) that goes for messages without any UID,
+    /// too: the manager may be giving them one, below what is shown.
+    pub fn is_incomplete(&self, folder: FolderId, standing_in: bool) -> bool {
         let mut waiting = self.unnumbered.difference(&self.aside).filter_map(|id| self.entries.get(id));
-        waiting.any(|entry| entry.location.folder == folder && entry.location.uid.is_some())
+        waiting.any(|entry| entry.location.folder == folder && (standing_in || entry.location.uid.is_some()))
     }
 
     /// Messages that wait for a UID: the one they had, and whether the folder is shown without them. For logs.

@@ -86,6 +86,37 @@ fn a_late_message_below_a_shown_uid_gets_a_new_one() {
 }
 
 #[test]
+fn a_tombstone_that_too_few_nodes_tell_of_is_in_doubt_while_it_is_young() {
+    let mut index = index(3);
+    let expunged = |id: u128, millis: u64| {
+        let mut gone = entry(id, stamp(1, 1));
+        gone.expunged = Some(Timestamp { ticks: millis << 16, node: NodeId(1) });
+        gone
+    };
+    let ids = |entries: &[Entry]| entries.iter().map(|entry| entry.id.0).collect::<Vec<_>>();
+    let told = vec![
+        entry(1, stamp(1, 1)),
+        expunged(1, 9_000),
+        expunged(2, 9_000),
+        expunged(2, 9_000),
+        expunged(3, 1_000),
+    ];
+    let (certain, doubtful) = index.split_doubtful(told.clone(), 2, 5_000);
+    assert_eq!(ids(&certain), [1, 2, 2, 3], "live, told of by two, old");
+    assert_eq!(ids(&doubtful), [1]);
+    assert!(certain[0].is_live());
+    let (certain, doubtful) = index.split_doubtful(told.clone(), 1, 5_000);
+    assert_eq!((certain.len(), doubtful.len()), (5, 0), "one copy is enough here");
+    index.learn(doubtful_of(&told));
+    let (_, doubtful) = index.split_doubtful(told, usize::MAX, 5_000);
+    assert_eq!(ids(&doubtful), [2], "the first is known to be gone");
+}
+
+fn doubtful_of(told: &[Entry]) -> Entry {
+    told.iter().find(|entry| !entry.is_live()).unwrap().clone()
+}
+
+#[test]
 fn a_late_message_in_a_folder_nobody_was_shown_keeps_its_uid() {
     let mut index = index(1);
     let mut late = entry(99, stamp(1, 1));
@@ -383,17 +414,18 @@ fn a_change_that_seems_to_be_none_is_written_if_newer_versions_may_be_elsewhere(
 fn a_folder_is_incomplete_while_a_message_waits_for_another_uid_unless_its_body_is_lost() {
     let mut index = index(1);
     index.learn(entry(2, stamp(2, 1)));
-    assert!(!index.is_incomplete(INBOX), "nobody was shown a message that never had a UID");
+    assert!(!index.is_incomplete(INBOX, false), "nobody was shown a message that never had a UID");
+    assert!(index.is_incomplete(INBOX, true), "the manager may be numbering it");
     number(&mut index, 150);
     let ours = block(1, 1000, stamp(100, 1));
     let news = index.set_reservations(INBOX, &[ours, block_after(1, 1001, 2000, stamp(120, 2))], 2001);
     assert!(news, "another manager's block");
-    assert!(index.is_incomplete(INBOX), "its holder had not seen the second message");
+    assert!(index.is_incomplete(INBOX, false), "its holder had not seen the second message");
 
     index.add_block(INBOX, block(2001, 3000, stamp(160, 1)));
     let plan = index.number(stamp(170, 1), &folders());
     index.set_aside(&plan);
-    assert!(!index.is_incomplete(INBOX));
+    assert!(!index.is_incomplete(INBOX, false));
     index.commit(plan);
     assert_eq!(uids(&index, INBOX), [(1, 1), (2, 2001)]);
 }

@@ -99,7 +99,9 @@ impl Membership {
             }
             return if misses >= self.timing.misses_to_expel { dead() } else { None };
         }
-        if member.id != self.me && (misses >= self.timing.misses_to_expel || (lease.expired && misses > 0)) {
+        let lapsed = self.lapsed == Some(member.id) && misses >= self.timing.misses_to_avoid;
+        let silent = misses >= self.timing.misses_to_expel || lapsed || (lease.expired && misses > 0);
+        if member.id != self.me && silent {
             return dead();
         }
         let state = if lease.draining { MemberState::Draining } else { MemberState::Active };

@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Times, all adjustable; the defaults keep a killed node avoided for less than a second before it is known, and
-/// out of the view in less than three (five, if it was the coordinator).
+/// out of the view in less than three.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     /// Between two probes of a ring successor.
@@ -179,6 +179,8 @@ pub struct Membership {
     ring: Vec<NodeId>,
     leases: BTreeMap<NodeId, ObservedLease>,
     holder: Option<NodeId>,
+    /// It let the coordinator Lease run out: nobody heard of it for that time, and few probes are left to fail.
+    lapsed: Option<NodeId>,
     /// We hold the coordinator Lease.
     ours: bool,
     peers: Peers,
@@ -210,6 +212,7 @@ impl Membership {
             ring: Vec::new(),
             leases: BTreeMap::new(),
             holder: None,
+            lapsed: None,
             ours: false,
             peers: Peers::default(),
             pushed: Epoch::default(),
@@ -250,6 +253,7 @@ impl Membership {
             Event::Leases(leases) => self.take_leases(leases),
             Event::Coordinator { holder, ours, vacant, view } => {
                 self.holder = holder;
+                self.note_lapse(vacant, now);
                 self.ours = ours;
                 self.install(view, now, &mut effects);
                 self.install_remembered(now, &mut effects);
@@ -371,8 +375,26 @@ impl Membership {
         self.install(remembered, now, effects);
     }
 
+    /// Everybody probes a coordinator whose Lease ran out at once, so that its successor need not begin with it.
+    fn note_lapse(&mut self, vacant: bool, now: Duration) {
+        if !vacant {
+            if self.lapsed == self.holder {
+                self.lapsed = None;
+            }
+            return;
+        }
+        let is_member = |id: &NodeId| *id != self.me && self.view.member(*id).is_some();
+        if let Some(holder) = self.holder.filter(is_member).filter(|&holder| self.lapsed != Some(holder)) {
+            self.lapsed = Some(holder);
+            self.peers.watch(holder, now);
+        }
+    }
+
     fn heard(&mut self, peer: NodeId, now: Duration, effects: &mut Vec<Effect>) {
         self.answered = now;
+        if self.lapsed == Some(peer) {
+            self.lapsed = None;
+        }
         if self.peers.set_avoided(peer, false) {
             effects.push(Effect::Avoid(peer, false));
         }
