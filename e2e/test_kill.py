@@ -18,7 +18,9 @@ import clients
 pytestmark = pytest.mark.kill
 
 ROUTED_AROUND = 1.0
-OUT_OF_VIEW = 5.0
+# 3 s by the default settings (docs/figures, 5), coordinator or not; measured here: 0.3 to 0.5, and 2.5 to 2.7 s for the coordinator. The rest is
+# for a machine that does much else.
+OUT_OF_VIEW = 3.5
 WHOLE_SCENARIO = 120.0
 SEED = 3
 USERS = 16

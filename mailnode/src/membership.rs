@@ -197,11 +197,21 @@ pub async fn run<L: LeaseService>(
             known.candidates = core.candidates();
         }
         for effect in effects {
-            if let Effect::Isolated(isolated) = effect {
-                tracing::warn!(isolated, "cut off from the Lease service and all peers");
-                driver.isolated.store(isolated, Ordering::Relaxed);
-            } else {
-                shell.carry_out(effect, core.view().epoch);
+            let epoch = core.view().epoch;
+            match effect {
+                Effect::Isolated(isolated) => {
+                    tracing::warn!(isolated, "cut off from the Lease service and all peers");
+                    driver.isolated.store(isolated, Ordering::Relaxed);
+                }
+                Effect::TakeCoordination => {
+                    let (shell, leases_seen) = (shell.clone(), leases_seen.clone());
+                    under_way.spawn(async move {
+                        if shell.take_coordination().await {
+                            shell.look(&leases_seen, &timing, epoch).await;
+                        }
+                    });
+                }
+                effect => shell.carry_out(effect, epoch),
             }
         }
     }
@@ -386,13 +396,11 @@ impl<L: LeaseService> Shell<L> {
                     self.node.tell(to, Request::View { view: view.clone(), root: Some(root) });
                 }
             }
-            Effect::TakeCoordination => {
-                tokio::spawn(async move { shell.take_coordination().await });
-            }
             Effect::Publish(view) => {
                 tokio::spawn(async move { shell.publish(view).await });
             }
-            Effect::Isolated(_) => {}
+            // What these change, only the loop has.
+            Effect::Isolated(_) | Effect::TakeCoordination => {}
         }
     }
 
@@ -406,7 +414,8 @@ impl<L: LeaseService> Shell<L> {
         self.tell(event).await;
     }
 
-    async fn take_coordination(&self) {
+    /// True if this node has it now: what follows from that need not wait for the next look.
+    async fn take_coordination(&self) -> bool {
         let outcome = async {
             let known = self.leases.coordinator().await?.unwrap_or_default();
             let taken = CoordinatorLease {
@@ -417,11 +426,13 @@ impl<L: LeaseService> Shell<L> {
             };
             self.leases.write_coordinator(known.version, taken).await
         };
-        match outcome.await {
+        let outcome = outcome.await;
+        match &outcome {
             Ok(()) => tracing::info!("this node is the coordinator now"),
             Err(LeaseError::Conflict) => {}
             Err(error) => tracing::warn!(%error, "coordinator Lease"),
         }
+        outcome.is_ok()
     }
 
     async fn publish(&self, view: View) {
