@@ -68,6 +68,11 @@ impl NodeClock {
         self.agreed.lock().unwrap_or_else(PoisonError::into_inner).now(wall_millis(), self.monotonic())
     }
 
+    /// The same, so long ago.
+    pub fn millis_ago(&self, time: Duration) -> u64 {
+        self.millis().saturating_sub(time.as_millis() as u64)
+    }
+
     /// How far this machine's clock is ahead of what the nodes agree on, in milliseconds; 0 if it is among them.
     pub fn ahead(&self) -> i64 {
         (wall_millis() as i64).saturating_sub(self.millis() as i64)

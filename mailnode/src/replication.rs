@@ -217,7 +217,7 @@ async fn update_replica(
         let updates = open
             .iter()
             .filter_map(|&at| entries.get(page[at]))
-            .map(|entry| PendingEntry { pending: others(entry, replica), entry: entry.clone() });
+            .map(|entry| PendingEntry { pending: entry.other_replicas(replica), entry: entry.clone() });
         let request = Request::Update { entries: updates.collect() };
         let Ok(Response::Updated(answer)) = node.call(replica, request, DEADLINE).await else {
             return outcomes;
@@ -230,14 +230,6 @@ async fn update_replica(
         }
         tokio::time::sleep(BODY_ON_ITS_WAY).await;
     }
-}
-
-fn sources(entry: &Entry, me: NodeId, peer: NodeId) -> Vec<NodeId> {
-    entry.replicas.value.iter().copied().filter(|&replica| replica != me && replica != peer).collect()
-}
-
-fn others(entry: &Entry, me: NodeId) -> Vec<NodeId> {
-    entry.replicas.value.iter().copied().filter(|&replica| replica != me).collect()
 }
 
 /// Passes acknowledgements on until the node stops.
@@ -299,7 +291,7 @@ async fn redeliver(node: &Arc<Node>, peer: NodeId) -> bool {
             return give_up_lost(node, peer, stuck).await || is_done;
         };
         after = Some((last.user, last.id));
-        let young = node.clock.millis().saturating_sub(GRACE.as_millis() as u64);
+        let young = node.clock.millis_ago(GRACE);
         let due: Vec<Entry> =
             page.into_iter().filter(|entry| entry.latest().unix_millis() <= young).collect();
         if due.is_empty() {
@@ -344,7 +336,7 @@ async fn redeliver(node: &Arc<Node>, peer: NodeId) -> bool {
 /// cluster has the body, and so none has it any more, need not be told of for ever. That takes the loss of the disks of all
 /// replicas that had it; of mail that was acknowledged, of `minCopies` disks at one time. True if there were any.
 async fn give_up_lost(node: &Arc<Node>, peer: NodeId, stuck: Vec<Entry>) -> bool {
-    let old = node.clock.millis().saturating_sub(LOST_AFTER.as_millis() as u64);
+    let old = node.clock.millis_ago(LOST_AFTER);
     let is_candidate = |entry: &Entry| {
         entry.is_live() && !entry.replicas.value.contains(&node.id) && entry.latest().unix_millis() <= old
     };
@@ -395,7 +387,11 @@ async fn send_bodies(node: &Arc<Node>, peer: NodeId, entries: Vec<Entry>) -> boo
         // of them has anything to tell this peer.
         let ciphertext = match node.store.blob(id).await {
             Ok(Some(ciphertext)) => Some(ciphertext),
-            _ => copy::fetch(node, id, entry.blob.size, &sources(entry, node.id, peer)).await,
+            _ => {
+                let mut sources = entry.other_replicas(node.id);
+                sources.retain(|&source| source != peer);
+                copy::fetch(node, id, entry.blob.size, &sources).await
+            }
         };
         let Some(ciphertext) = ciphertext else {
             tracing::debug!(blob = ?id, "body for redelivery can be read nowhere now");

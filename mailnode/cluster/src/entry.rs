@@ -165,6 +165,11 @@ impl Entry {
         self.flags.iter().filter(|(_, register)| register.value).map(|(flag, _)| flag)
     }
 
+    /// The replicas but this one.
+    pub fn other_replicas(&self, node: NodeId) -> Vec<NodeId> {
+        self.replicas.value.iter().copied().filter(|&replica| replica != node).collect()
+    }
+
     pub const fn is_live(&self) -> bool {
         self.expunged.is_none()
     }

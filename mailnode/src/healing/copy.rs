@@ -68,10 +68,6 @@ pub async fn bodies(node: &Arc<Node>, peer: NodeId, entries: &[PendingEntry]) ->
     Ok(())
 }
 
-fn others(entry: &Entry, peer: NodeId) -> Vec<NodeId> {
-    entry.replicas.value.iter().copied().filter(|&node| node != peer).collect()
-}
-
 /// Fetches the bodies of those entries that should be here and are not, from the first of `sources` (if none is
 /// given, the other replicas) that has them.
 ///
@@ -83,7 +79,7 @@ pub async fn fetch_bodies(node: &Arc<Node>, sources: &[NodeId], entries: &[Entry
     let wanted = wanted.filter(|entry| !node.store.has_blob(entry.blob.id).unwrap_or(true));
     let fetched = stream::iter(wanted.cloned().collect::<Vec<_>>()).map(|entry| async move {
         let id = entry.blob.id;
-        let sources = if sources.is_empty() { others(&entry, node.id) } else { sources.to_vec() };
+        let sources = if sources.is_empty() { entry.other_replicas(node.id) } else { sources.to_vec() };
         let body = fetch(node, id, entry.blob.size, &sources).await?;
         let write = Write::Blob { id, parts: body };
         if let Err(error) = node.store.commit(vec![write], Durability::Synced).await {

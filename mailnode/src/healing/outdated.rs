@@ -100,7 +100,7 @@ pub(super) async fn keep_watch(node: &Arc<Node>) {
 async fn forget_the_gone(node: &Arc<Node>) {
     let state = node.topology.now();
     let lifetime = node.healing.tombstone_lifetime();
-    let before = node.clock.millis().saturating_sub(lifetime.as_millis() as u64);
+    let before = node.clock.millis_ago(lifetime);
     for peer in node.store.pending_peers().into_iter().filter(|&peer| state.view.member(peer).is_none()) {
         let mut after = None;
         while let Ok(page) = blocking(node, move |node| node.store.pending(peer, after, PAGE)).await {

@@ -278,7 +278,7 @@ async fn fetch_missing(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbox)
         // What we write from here on is later than what is written there.
         let _ = node.clock.observe(entry.latest());
     }
-    let lately = node.clock.millis().saturating_sub(JUST_NUMBERED.as_millis() as u64);
+    let lately = node.clock.millis_ago(JUST_NUMBERED);
     let just_numbered = mailbox.meet_numbers(&news, lately);
     let certain = learn_certain(node, mailbox, news, node.settings.replication.min_copies).await;
     if !missing.is_empty() || mailbox.fetched.is_none() {
@@ -307,7 +307,7 @@ async fn fetch_missing(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbox)
 /// Takes what was told, by each node of each message once at most. A tombstone that fewer than `proof` nodes told of is made durable
 /// before it is taken: were its disk lost, the message would be back, below what was shown without it. True if all is durable.
 async fn learn_certain(node: &Arc<Node>, mailbox: &mut Mailbox, told: Vec<Entry>, proof: usize) -> bool {
-    let lately = node.clock.millis().saturating_sub(JUST_EXPUNGED.as_millis() as u64);
+    let lately = node.clock.millis_ago(JUST_EXPUNGED);
     let (certain, doubtful) = mailbox.index.split_doubtful(told, proof, lately);
     mailbox.learn(certain);
     if doubtful.is_empty() {
