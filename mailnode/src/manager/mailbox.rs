@@ -280,7 +280,7 @@ async fn fetch_missing(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbox)
     }
     let lately = node.clock.millis_ago(JUST_NUMBERED);
     let just_numbered = mailbox.meet_numbers(&news, lately);
-    let certain = learn_certain(node, mailbox, news, node.settings.replication.min_copies).await;
+    let doubtful = learn_certain(node, mailbox, news, node.settings.replication.min_copies).await;
     if !missing.is_empty() || mailbox.fetched.is_none() {
         mailbox.fetched = Some(Instant::now());
     }
@@ -296,28 +296,37 @@ async fn fetch_missing(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbox)
     if failed > 0 && mailbox.built_from.is_empty() {
         return Err(Failure::Temporary("the nodes that hold this mailbox do not answer; try again".into()));
     }
-    if !certain && mailbox.is_complete() {
+    if !doubtful.is_empty() {
+        if mailbox.is_complete() {
+            mailbox.built_from.clear();
+            return Err(Failure::Temporary("it is not certain yet that messages are gone; try again".into()));
+        }
         // With too many nodes away it is shown without those messages, and that is written down (`admit_unread`).
-        mailbox.built_from.clear();
-        return Err(Failure::Temporary("it is not certain yet that messages are gone; try again".into()));
+        mailbox.index.doubt(doubtful);
     }
     Ok(just_numbered)
 }
 
 /// Takes what was told, by each node of each message once at most. A tombstone that fewer than `proof` nodes told of is made durable
-/// before it is taken: were its disk lost, the message would be back, below what was shown without it. True if all is durable.
-async fn learn_certain(node: &Arc<Node>, mailbox: &mut Mailbox, told: Vec<Entry>, proof: usize) -> bool {
+/// before it is taken: were its disk lost, the message would be back, below what was shown without it. Returns what could not be made
+/// durable.
+async fn learn_certain(
+    node: &Arc<Node>,
+    mailbox: &mut Mailbox,
+    told: Vec<Entry>,
+    proof: usize,
+) -> Vec<Entry> {
     let lately = node.clock.millis_ago(JUST_EXPUNGED);
     let (certain, doubtful) = mailbox.index.split_doubtful(told, proof, lately);
     mailbox.learn(certain);
     if doubtful.is_empty() {
-        return true;
+        return doubtful;
     }
     let pushed = node.replication.push(node, doubtful).await;
     let failed: Vec<Entry> = pushed.failed().cloned().collect();
     mailbox.learn(pushed.durable.into_iter().chain(pushed.newer).collect());
     mailbox.index.abandon(&failed);
-    failed.is_empty()
+    failed
 }
 
 /// What is on its disk may be less than what was there.
@@ -533,7 +542,7 @@ pub async fn make_durable(
     for entry in given_up {
         index.learn(entry);
     }
-    let complete = learn_certain(node, mailbox, pushed.newer, HEARSAY).await && complete;
+    let complete = learn_certain(node, mailbox, pushed.newer, HEARSAY).await.is_empty() && complete;
     (changed, complete)
 }
 

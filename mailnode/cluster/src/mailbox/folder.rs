@@ -24,7 +24,7 @@ const SEEN: usize = 32;
 /// was not shown below the numbers of this block, and gets a new one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
-    /// The numbers, from `from` on, of its messages and tombstones.
+    /// The numbers, from `from` on, of its messages and tombstones, but for those in doubt.
     pub seen: UidRanges,
     pub from: u32,
     /// Below `from`: nodes whose fragments it could not read, if they are so many that they may have all copies of a
@@ -227,9 +227,12 @@ impl FolderIndex {
         Reservation { count, at, known, after: Some(after) }
     }
 
-    /// True if whoever comes after us knows which nodes we could not read.
-    pub(super) fn admits(&self, unread: &[NodeId]) -> bool {
-        self.ours.as_ref().is_some_and(|ours| ours.known.unread == unread)
+    /// True if whoever comes after us knows which nodes we could not read, and that we showed nothing with the numbers `doubted`.
+    pub(super) fn admits(&self, unread: &[NodeId], doubted: &[u32]) -> bool {
+        self.ours.as_ref().is_some_and(|ours| {
+            let counts_as_seen = |number: &u32| ours.known.seen.has(*number);
+            ours.known.unread == unread && !doubted.iter().any(counts_as_seen)
+        })
     }
 
     /// True if there is a block that we did not know.

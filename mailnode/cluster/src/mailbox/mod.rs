@@ -51,6 +51,8 @@ pub struct MailboxIndex {
     aside: BTreeSet<EntryId>,
     /// Visible entries that a merge changed without giving them a MODSEQ above what sessions know.
     unstamped: BTreeSet<EntryId>,
+    /// Tombstones that may be on too few disks: their messages may be back.
+    doubted: BTreeSet<EntryId>,
     /// The newest stamp in the mailbox: HIGHESTMODSEQ of all its folders. One for all, because of a change that took a
     /// message out of a folder only the message tells, wherever it is, and every index has to come to the same.
     modseq: u64,
@@ -67,6 +69,7 @@ impl MailboxIndex {
             unnumbered: BTreeSet::new(),
             aside: BTreeSet::new(),
             unstamped: BTreeSet::new(),
+            doubted: BTreeSet::new(),
             modseq: 0,
         }
     }
@@ -105,6 +108,9 @@ impl MailboxIndex {
             return false;
         }
         let id = incoming.id;
+        if !incoming.is_live() {
+            self.doubted.remove(&id);
+        }
         let before = self.entries.get(&id).cloned();
         let after = match self.entries.entry(id) {
             Slot::Vacant(slot) => slot.insert(incoming).clone(),
@@ -153,7 +159,17 @@ impl MailboxIndex {
 
     fn may_be_in_doubt(&self, entry: &Entry, lately: u64) -> bool {
         entry.expunged.is_some_and(|at| at.unix_millis() > lately)
-            && self.entry(entry.id).is_none_or(Entry::is_live)
+            && (self.entry(entry.id).is_none_or(Entry::is_live) || self.doubted.contains(&entry.id))
+    }
+
+    /// Takes tombstones that may be on too few disks. Were those lost, the messages would be back: their numbers do not count as seen,
+    /// so they would get new ones, above what was shown without them.
+    pub fn doubt(&mut self, tombstones: Vec<Entry>) {
+        for entry in tombstones {
+            let id = entry.id;
+            self.learn(entry);
+            self.doubted.insert(id);
+        }
     }
 
     fn is_visible(&self, entry: &Entry) -> bool {
@@ -254,10 +270,22 @@ impl MailboxIndex {
         }
     }
 
-    /// True if whoever comes after us knows that we could not read the fragments of these nodes, so that the folder
-    /// can be shown without them.
+    /// True if whoever comes after us knows that we could not read the fragments of these nodes, and which messages may not be gone, so
+    /// that the folder can be shown without them.
     pub fn admits(&mut self, folder: FolderId, unread: &[NodeId]) -> bool {
-        unread.is_empty() || self.folder(folder).admits(unread)
+        if unread.is_empty() {
+            return true;
+        }
+        let doubted: Vec<u32> = self.doubted_numbers(folder).collect();
+        self.folder(folder).admits(unread, &doubted)
+    }
+
+    fn doubted_numbers(&self, folder: FolderId) -> impl Iterator<Item = u32> {
+        let doubted = self.doubted.iter().filter_map(|id| self.entries.get(id));
+        doubted
+            .filter(move |entry| entry.location.folder == folder)
+            .filter_map(|entry| entry.location.uid)
+            .map(|uid| uid.number)
     }
 
     /// True if somebody has reserved UIDs of which [`MailboxIndex::set_reservations`] was not told: nothing can be
@@ -404,7 +432,9 @@ impl MailboxIndex {
     /// Asks for UIDs of a folder, by a manager that could not read the fragments of `unread`. Takes the time of a look
     /// at all entries.
     pub fn reservation(&self, folder: FolderId, count: u32, at: Timestamp, unread: &[NodeId]) -> Reservation {
-        let gone = self.entries.values().filter(|entry| !entry.is_live() && entry.location.folder == folder);
+        let gone = self.entries.values().filter(|entry| {
+            !entry.is_live() && entry.location.folder == folder && !self.doubted.contains(&entry.id)
+        });
         let gone = gone.filter_map(|entry| entry.location.uid).map(|uid| uid.number);
         match self.folders.get(&folder) {
             Some(index) => index.reservation(count, at, unread, gone),

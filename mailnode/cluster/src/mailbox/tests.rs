@@ -113,6 +113,31 @@ fn a_tombstone_that_too_few_nodes_tell_of_is_in_doubt_while_it_is_young() {
 }
 
 #[test]
+fn a_message_that_may_not_be_gone_does_not_count_as_seen() {
+    let unread = [NodeId(2), NodeId(3)];
+    let seen = |index: &MailboxIndex| index.reservation(INBOX, 1, stamp(20, 1), &unread).known.seen;
+    let mut index = index(3);
+    let admitted = |index: &mut MailboxIndex| {
+        let known = index.reservation(INBOX, 1, stamp(20, 1), &unread).known;
+        index.add_block(INBOX, UidBlock { first: 2_001, last: 3_000, reserved: stamp(20, 1), known });
+    };
+    admitted(&mut index);
+    assert!(index.admits(INBOX, &unread));
+    let mut gone = index.entry(EntryId(2)).unwrap().clone();
+    gone.expunged = Some(stamp(10, 1));
+    index.doubt(vec![gone.clone()]);
+    assert_eq!(uids(&index, INBOX), [(1, 1), (3, 3)], "it is not shown");
+    assert_eq!(seen(&index), [1, 3].into_iter().collect());
+    assert!(!index.admits(INBOX, &unread), "the block says that 2 was seen");
+    admitted(&mut index);
+    assert!(index.admits(INBOX, &unread));
+    let (_, doubtful) = index.split_doubtful(vec![gone.clone()], 2, 0);
+    assert_eq!(doubtful.len(), 1, "it is still in doubt");
+    index.learn(gone);
+    assert_eq!(seen(&index), (1..=3).collect(), "now it is certain");
+}
+
+#[test]
 fn a_late_message_in_a_folder_nobody_was_shown_keeps_its_uid() {
     let mut index = index(1);
     let mut late = entry(99, stamp(1, 1));
