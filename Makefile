@@ -28,6 +28,7 @@ TOOLS = $(CARGO_TARGET_DIR)/tools
 export PYTHONDONTWRITEBYTECODE = 1
 ONLY =
 SEEDS = 0..2000
+LANES = 3
 
 .NOTPARALLEL:
 .PHONY: test install fmt lint deny unit sim program e2e e2e-here chaos tikv-nodes versions operator-e2e kubernetes-e2e kubernetes-short tikv-e2e figures scale crds bench
@@ -92,8 +93,9 @@ operator-e2e: install
 kubernetes-e2e: install
 	cd e2e/kubernetes && $(TOOLS)/bin/python -m pytest $(if $(TEST),-k '$(TEST)') $(if $(TIMES),--repeat $(TIMES))
 
+# A Kubernetes in each lane: tests there wait more than they work, too.
 kubernetes-short: install
-	cd e2e/kubernetes && $(TOOLS)/bin/python -m pytest -m short --if-able --unoptimised
+	cd e2e/kubernetes && $(TOOLS)/bin/python -m pytest -n $(LANES) --dist loadgroup -m short --if-able --unoptimised
 
 tikv-e2e:
 	program=$$(e2e/tikv/build.sh) && PRICKLE_TIKV=$$program \

@@ -23,6 +23,9 @@ if [[ ${1:-} == --missing ]]; then
 fi
 mkdir -p "$out"
 exec 3>&1 1>&2
+# Tests that run side by side ask at the same time.
+exec 4>"$out/lock"
+flock 4
 
 packages=(containerd runc containernetworking-plugins nftables iptables conntrack iproute2 openssl curl swaks procps)
 missing=()

@@ -1,5 +1,7 @@
 """Fixtures: one real Kubernetes for the session with the operator from the chart, a MailCluster of its own for each test, and
-everything a person would look at in one folder when a test fails (PRICKLE_ARTIFACTS, default target/e2e-kubernetes)."""
+everything a person would look at in one folder when a test fails (PRICKLE_ARTIFACTS, default target/e2e-kubernetes).
+
+With `-n 3` there are three processes with a Kubernetes each (`namespaces.LANE`), and each takes the next test when it is done with one."""
 
 import contextlib
 import json
@@ -12,12 +14,14 @@ import pytest
 
 import images
 import kubernetes_cluster
+import namespaces
 import process
 from mail import IMAGE, NEWER, Mail
 from traffic import Traffic
 
 OPERATOR = "prickle/operator:0.1.0"
 ARTIFACTS = Path(os.environ.get("PRICKLE_ARTIFACTS", images.TARGET / "e2e-kubernetes"))
+#: Of the test that runs, until they are in its report.
 _FIGURES = []
 
 
@@ -31,6 +35,12 @@ def pytest_generate_tests(metafunc):
     if (times := metafunc.config.getoption("--repeat")) > 1:
         metafunc.fixturenames.append("repetition")
         metafunc.parametrize("repetition", range(times))
+
+
+def pytest_collection_modifyitems(items):
+    """Where tests run side by side, the longest begin first, so that all end at about the same time."""
+    if namespaces.LANES > 1:
+        items.sort(key=lambda item: mark.args[0] if (mark := item.get_closest_marker("short")) else 0, reverse=True)
 
 
 def make_images(unoptimised, directory):
@@ -65,7 +75,7 @@ def kubernetes(request):
             yield cluster
         except BaseException:
             with contextlib.suppress(Exception):
-                cluster.save_state(ARTIFACTS / "start", "default")
+                cluster.save_state(ARTIFACTS / f"start-{namespaces.LANE}", "default")
             raise
     finally:
         cluster.stop()
@@ -120,15 +130,20 @@ def pytest_runtest_makereport(item, call):
     report = outcome.get_result()
     if report.failed:
         item.failed = True
+    report.user_properties += [("figure", text) for text in _FIGURES]
+    _FIGURES.clear()
 
 
 def pytest_terminal_summary(terminalreporter):
-    if _FIGURES:
+    # Of the reports, as tests may have run in processes of their own.
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    figures = [text for report in reports for name, text in getattr(report, "user_properties", []) if name == "figure"]
+    if figures:
         terminalreporter.section("figures")
-        for line in _FIGURES:
+        for line in figures:
             terminalreporter.write_line(line)
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
-    (ARTIFACTS / "figures.json").write_text(json.dumps(_FIGURES, indent=1))
+    (ARTIFACTS / "figures.json").write_text(json.dumps(figures, indent=1))
 
 
 def pytest_unconfigure():

@@ -17,14 +17,14 @@ from namespaces import CONTROL, DNS_SERVICE, run
 from wait import eventually
 
 HERE = Path(__file__).resolve().parent
-LOCK = Path("/run/lock/prickle-e2e")
+LOCK = Path("/run/lock") / namespaces.PREFIX
 #: How long another run on this computer is waited for.
 LOCK_SECONDS = 1_200
 READY_SECONDS = 240
 VOLUMES = 30
 #: Disks of machines, in the directory for temporary files.
-DISKS = "prickle-kubernetes-"
-#: Gigabytes that a run needs there, a third of it in reserve; and what Go keeps where Kubernetes is not built yet.
+DISKS = f"prickle-kubernetes-{namespaces.LANE}-"
+#: Gigabytes that a lane needs there, a third of it in reserve; and what Go keeps where Kubernetes is not built yet.
 DISKS_SPACE, CACHE_SPACE, GO_SPACE = 2, 1, {"GOCACHE": 6, "GOMODCACHE": 3}
 #: The oldest Go that fetches the one that is wanted.
 GO = (1, 21)
@@ -32,6 +32,8 @@ GO = (1, 21)
 
 def why_not():
     """Why this computer cannot run it, in words for a person; None if it can."""
+    if namespaces.LANES > namespaces.MOST_LANES:
+        return f"there are addresses for {namespaces.MOST_LANES} of them, not for {namespaces.LANES}"
     if os.geteuid() != 0:
         return "it needs root: for network namespaces, mounts and control groups"
     if shutil.which("go") is None:
@@ -57,7 +59,7 @@ def why_not():
 
 def _no_room():
     """Why the disks are too full, if they are."""
-    wanted = [(tempfile.gettempdir(), DISKS_SPACE)]
+    wanted = [(tempfile.gettempdir(), DISKS_SPACE * namespaces.LANES)]
     if run(HERE / "build.sh", "--missing"):
         wanted += [(run("go", "env", name).strip(), space) for name, space in GO_SPACE.items()]
         wanted.append((os.environ.get("PRICKLE_CACHE") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", CACHE_SPACE))

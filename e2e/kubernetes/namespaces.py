@@ -1,7 +1,8 @@
 """The machines' ground: network namespaces on one bridge, and control groups by which all that runs in a machine is known.
 
-Everything here has the prefix `prickle-e2e`; nothing else on the computer is touched. A control group of that name that is
-left from a run that was killed holds only what that run started, so it may be ended (`end_group`).
+Processes that share the tests of one run (pytest-xdist) have a Kubernetes each, side by side: a lane, whose number is in all
+names and addresses. Everything here has the prefix `prickle-e2e-LANE`; nothing else on the computer is touched. A control group
+of that name that is left from a run that was killed holds only what that run started, so it may be ended (`end_group`).
 """
 
 import contextlib
@@ -12,28 +13,37 @@ import subprocess
 import time
 from pathlib import Path
 
-PREFIX = "prickle-e2e"
-BRIDGE = "prickle-e2e"
-#: The benchmarking range (RFC 2544), which nobody routes; all addresses here are of it.
+#: Of this process; how many the run has; for how many there are addresses.
+LANE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+LANES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+MOST_LANES = 8
+PREFIX = f"prickle-e2e-{LANE}"
+BRIDGE = PREFIX
+#: The benchmarking range (RFC 2544), which nobody routes; all addresses here are of it, an eighth for each lane.
 RANGE = "198.18.0.0/15"
-HOST = "198.18.0.1"
-CONTROL = "198.18.0.10"
-PODS = "198.18.16.0/20"
-SERVICES = "198.18.32.0/24"
-API_SERVICE = "198.18.32.1"
-DNS_SERVICE = "198.18.32.10"
 
+
+def _address(third, fourth):
+    return f"198.{18 + LANE // 4}.{LANE % 4 * 64 + third}.{fourth}"
+
+
+HOST = _address(0, 1)
+CONTROL = _address(0, 10)
+PODS = _address(16, "0/20")
+SERVICES = _address(32, "0/24")
+API_SERVICE = _address(32, 1)
+DNS_SERVICE = _address(32, 10)
 
 #: Weight of everything here against any other process, which has 1,024.
 SHARES = 32_768
 
 
 def machine_address(number):
-    return f"198.18.0.{10 + number}"
+    return _address(0, 10 + number)
 
 
 def pod_range(number):
-    return f"198.18.{16 + number}.0/24"
+    return _address(16 + number, "0/24")
 
 
 def run(*command, check=True, input=None, timeout=60):
@@ -67,7 +77,8 @@ def make_namespace(name, address):
 
 
 def _cable(name):
-    return f"pe-{name}"
+    # At most 15 characters.
+    return f"pe{LANE}-{name}"
 
 
 def unplug(name):

@@ -46,7 +46,7 @@ def has_members(mail, nodes):
     eventually("only those who stay are members", left, 60, every=0.5)
 
 
-@pytest.mark.short
+@pytest.mark.short(60)
 def test_scale_from_3_to_5_to_3(loaded, report):
     mail, traffic = loaded(nodes=3)
     with traffic.running():
@@ -67,7 +67,7 @@ def test_scale_from_3_to_5_to_3(loaded, report):
     report(traffic.check())
 
 
-@pytest.mark.short
+@pytest.mark.short(40)
 def test_a_pod_is_deleted(loaded, report):
     mail, traffic = loaded(nodes=3)
     before = uids(mail)
@@ -85,7 +85,7 @@ def test_a_pod_is_deleted(loaded, report):
     report(traffic.check())
 
 
-@pytest.mark.short
+@pytest.mark.short(60)
 def test_rolling_image_update(loaded, report):
     mail, traffic = loaded(nodes=3)
     with traffic.running():
@@ -98,7 +98,7 @@ def test_rolling_image_update(loaded, report):
     report(traffic.check())
 
 
-@pytest.mark.short
+@pytest.mark.short(60)
 def test_a_bad_image_and_back(loaded, report):
     mail, traffic = loaded(nodes=3)
     before = uids(mail)
@@ -123,7 +123,7 @@ def test_a_bad_image_and_back(loaded, report):
     report(traffic.check())
 
 
-@pytest.mark.short
+@pytest.mark.short(70)
 def test_a_machine_dies_with_its_disk(kubernetes, loaded, report):
     mail, traffic = loaded(nodes=3, replication={"replaceAfterSeconds": 30})
     machine = kubernetes.machine(mail.pods()["mail-2"]["spec"]["nodeName"])
@@ -245,7 +245,7 @@ def test_deleted_while_a_node_is_gone(kubernetes, mail, report):
         kubernetes.revive(machine)
 
 
-@pytest.mark.short
+@pytest.mark.short(1)
 @pytest.mark.parametrize("spec, said", [
     ({"nodes": 1}, "nodes must be at least replication.factor"),
     ({"replication": {"factor": 2, "minCopies": 3}}, "minCopies must be at most replication.factor"),
@@ -262,7 +262,7 @@ def test_what_cannot_work_is_refused(operator, spec, said):
     assert said in str(refused.value), refused.value
 
 
-@pytest.mark.short
+@pytest.mark.short(30)
 def test_helm_upgrade(kubernetes, loaded, report):
     mail, traffic = loaded(nodes=3)
     before = uids(mail)
