@@ -1,9 +1,10 @@
 #!/bin/bash
-# What autoscaling needs beside Kubernetes: KEDA (its operator, its metrics adapter and its manifests) and metrics-server
-# from the Go module proxy, Prometheus from Debian. Cached outside the checkout by version like build.sh's; only the scenarios
-# of test_autoscaling.py pay for it.
+# What autoscaling needs beside Kubernetes: KEDA (its operator, its metrics adapter and its manifests) from the Go module proxy,
+# Prometheus from Debian. Cached outside the checkout by version like build.sh's; only the scenarios of test_autoscaling.py pay
+# for it, and for the two that few of them need.
 #
 #   build-autoscaling.sh                        builds what is missing, prints the directory
+#   build-autoscaling.sh metrics-server         that, too (from the Go module proxy)
 #   build-autoscaling.sh prometheus-adapter     that, too (from the Go module proxy)
 set -euo pipefail
 
@@ -47,7 +48,7 @@ if ! [[ -x $out/keda && -x $out/keda-adapter && -d $out/manifests ]]; then
     mv "$work/adapter" "$out/keda-adapter"
 fi
 
-if ! [[ -x $out/metrics-server ]]; then
+if [[ ${1:-} == metrics-server && ! -x $out/metrics-server ]]; then
     GOBIN=$work/bin go install -trimpath -ldflags '-s -w' "sigs.k8s.io/metrics-server/cmd/metrics-server@v$metrics_server"
     mv "$work/bin/metrics-server" "$out/"
 fi

@@ -41,8 +41,8 @@ def keda(kubernetes, programs):
 
 
 @pytest.fixture(scope="module")
-def metrics_server(kubernetes, programs):
-    autoscaling.start_metrics_server(kubernetes, programs)
+def metrics_server(kubernetes):
+    autoscaling.start_metrics_server(kubernetes)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,7 @@ def up_and_down(mail, traffic, report, begin_load):
     has_members(mail, LEAST)
 
 
+@pytest.mark.short(330)
 def test_keda_and_prometheus_scale_with_the_load(keda, prometheus, loaded, report):
     mail, traffic = loaded(nodes=LEAST)
     prometheus.scrape(mail)

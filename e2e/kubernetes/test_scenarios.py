@@ -163,6 +163,7 @@ def test_a_machine_dies_with_its_disk(kubernetes, loaded, report):
         kubernetes.revive(machine)
 
 
+@pytest.mark.short(225)
 def test_the_api_server_is_away(kubernetes, loaded, report):
     mail, traffic = loaded(nodes=3)
     before, address = uids(mail), mail.address_of("mail-0")
@@ -194,6 +195,7 @@ def test_the_api_server_is_away(kubernetes, loaded, report):
     report(f"then deleted: the MailCluster in {gone:.1f} s, its pods in {pods_gone:.1f} s")
 
 
+@pytest.mark.short(120)
 def test_one_machine_is_cut_off(kubernetes, loaded, report):
     mail, traffic = loaded(nodes=3)
     machine = kubernetes.machine(mail.pods()["mail-1"]["spec"]["nodeName"])
@@ -214,6 +216,7 @@ def test_one_machine_is_cut_off(kubernetes, loaded, report):
     report(traffic.check())
 
 
+@pytest.mark.short(110)
 def test_the_operator_is_killed_in_the_middle_of_a_scale_down(kubernetes, loaded, report):
     mail, traffic = loaded(nodes=4)
     with traffic.running():
@@ -276,6 +279,7 @@ def test_helm_upgrade(kubernetes, loaded, report):
     report(traffic.check())
 
 
+@pytest.mark.short(90)
 def test_uninstalled_and_installed_again_over_kept_volumes(kubernetes, loaded, report):
     mail, traffic = loaded(nodes=3)
     with traffic.running():

@@ -65,6 +65,7 @@ def database(prefix):
     return {"userDatabase": {"tikv": {"pdEndpoints": [PD], "keyPrefix": prefix}}}
 
 
+@pytest.mark.short(135)
 def test_two_clusters_in_one_tikv_that_is_away_for_a_minute(kubernetes, tikv, mail, report):
     one, two = mail(nodes=3, **database("one/")), mail(nodes=2, **database("two/"))
     report(f"{one.seconds_to_ready:.1f} s from kubectl apply to Ready with accounts in TiKV")
