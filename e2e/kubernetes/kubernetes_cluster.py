@@ -109,6 +109,7 @@ class Kubernetes:
         return True
 
     def start(self):
+        namespaces.share()
         namespaces.make_bridge()
         self.control.start()
         for machine in self.machines:

@@ -38,6 +38,7 @@ class Machine:
         """Starts what a machine runs. Its disk is as it was."""
         namespaces.make_group(f"{self.name}/pods")
         namespaces.make_group(f"{self.name}/system")
+        namespaces.weigh(self.name, namespaces.PODS_SHARES)
         self._configure()
         # Some of what kubelet and containerd write has fixed places, which machines must not share.
         script = (

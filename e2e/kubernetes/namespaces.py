@@ -34,8 +34,8 @@ SERVICES = _address(32, "0/24")
 API_SERVICE = _address(32, 1)
 DNS_SERVICE = _address(32, 10)
 
-#: Weight of everything here against any other process, which has 1,024.
-SHARES = 32_768
+#: Weights against any other process, which has 1,024: of everything here; in here, of all pods of a machine.
+SHARES, PODS_SHARES = 32_768, 4_096
 
 
 def machine_address(number):
@@ -124,16 +124,26 @@ def has_groups():
     return any(path.name == "pids" and os.access(path, os.W_OK) for path in _hierarchies())
 
 
+def share():
+    """All pods would else have as much of the computer as one process outside of the group, and starve where others compile: nodes
+    that are not scheduled for seconds lose their Leases and each other. This process, its clients and what it starts are in the
+    group, too, or starve where pods work."""
+    make_group("")
+    if weigh("", SHARES):
+        _join(PREFIX)
+
+
+def weigh(path, shares):
+    """A group; whether that can be."""
+    file = _ROOT / "cpu" / PREFIX / path / "cpu.shares"
+    return file.exists() and file.write_text(str(shares))
+
+
+def _join(group):
+    (_ROOT / "cpu" / group / "cgroup.procs").write_text(str(os.getpid()))
+
+
 def make_group(path):
-    _make_group(path)
-    # All machines with all that runs on them would else have as much of the computer as one process outside of the group, and
-    # starve where others compile: nodes that are not scheduled for seconds lose their Leases and each other.
-    shares = _ROOT / "cpu" / PREFIX / "cpu.shares"
-    if shares.exists():
-        shares.write_text(str(SHARES))
-
-
-def _make_group(path):
     for hierarchy in _hierarchies():
         at = hierarchy
         for part in Path(PREFIX, path).parts:
@@ -166,6 +176,8 @@ def end_group(path=""):
                 os.kill(pid, signal.SIGKILL)
         assert time.monotonic() < end, f"processes in {PREFIX}/{path} do not end: {pids}"
         time.sleep(0.1)
+    if not path and (_ROOT / "cpu" / PREFIX).exists():
+        _join("")
     for hierarchy in _hierarchies():
         for directory, _, _ in os.walk(hierarchy / PREFIX / path, topdown=False):
             with contextlib.suppress(OSError):
