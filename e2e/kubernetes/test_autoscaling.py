@@ -88,7 +88,7 @@ def up_and_down(mail, traffic, report, begin_load):
     has_members(mail, LEAST)
 
 
-@pytest.mark.short(330)
+@pytest.mark.short(235)
 def test_keda_and_prometheus_scale_with_the_load(keda, prometheus, loaded, report):
     mail, traffic = loaded(nodes=LEAST)
     prometheus.scrape(mail)

@@ -17,7 +17,7 @@ def run(*command, input=None):
     return done.stdout.decode()
 
 
-@pytest.mark.short(10)
+@pytest.mark.short(20)
 def test_install(mail, report, tmp_path):
     cluster = mail(nodes=3)
     report(f"{cluster.seconds_to_ready:.1f} s from kubectl apply to Ready")

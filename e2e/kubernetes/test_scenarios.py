@@ -46,7 +46,7 @@ def has_members(mail, nodes):
     eventually("only those who stay are members", left, 60, every=0.5)
 
 
-@pytest.mark.short(60)
+@pytest.mark.short(80)
 def test_scale_from_3_to_5_to_3(loaded, report):
     mail, traffic = loaded(nodes=3)
     with traffic.running():
@@ -67,7 +67,7 @@ def test_scale_from_3_to_5_to_3(loaded, report):
     report(traffic.check())
 
 
-@pytest.mark.short(40)
+@pytest.mark.short(50)
 def test_a_pod_is_deleted(loaded, report):
     mail, traffic = loaded(nodes=3)
     before = uids(mail)
@@ -85,7 +85,7 @@ def test_a_pod_is_deleted(loaded, report):
     report(traffic.check())
 
 
-@pytest.mark.short(60)
+@pytest.mark.short(70)
 def test_rolling_image_update(loaded, report):
     mail, traffic = loaded(nodes=3)
     with traffic.running():
@@ -98,7 +98,7 @@ def test_rolling_image_update(loaded, report):
     report(traffic.check())
 
 
-@pytest.mark.short(60)
+@pytest.mark.short(85)
 def test_a_bad_image_and_back(loaded, report):
     mail, traffic = loaded(nodes=3)
     before = uids(mail)
@@ -123,7 +123,7 @@ def test_a_bad_image_and_back(loaded, report):
     report(traffic.check())
 
 
-@pytest.mark.short(70)
+@pytest.mark.short(80)
 def test_a_machine_dies_with_its_disk(kubernetes, loaded, report):
     mail, traffic = loaded(nodes=3, replication={"replaceAfterSeconds": 30})
     machine = kubernetes.machine(mail.pods()["mail-2"]["spec"]["nodeName"])
@@ -163,7 +163,7 @@ def test_a_machine_dies_with_its_disk(kubernetes, loaded, report):
         kubernetes.revive(machine)
 
 
-@pytest.mark.short(225)
+@pytest.mark.short(250)
 def test_the_api_server_is_away(kubernetes, loaded, report):
     mail, traffic = loaded(nodes=3)
     before, address = uids(mail), mail.address_of("mail-0")
@@ -195,7 +195,7 @@ def test_the_api_server_is_away(kubernetes, loaded, report):
     report(f"then deleted: the MailCluster in {gone:.1f} s, its pods in {pods_gone:.1f} s")
 
 
-@pytest.mark.short(120)
+@pytest.mark.short(70)
 def test_one_machine_is_cut_off(kubernetes, loaded, report):
     mail, traffic = loaded(nodes=3)
     machine = kubernetes.machine(mail.pods()["mail-1"]["spec"]["nodeName"])
@@ -216,7 +216,7 @@ def test_one_machine_is_cut_off(kubernetes, loaded, report):
     report(traffic.check())
 
 
-@pytest.mark.short(110)
+@pytest.mark.short(50)
 def test_the_operator_is_killed_in_the_middle_of_a_scale_down(kubernetes, loaded, report):
     mail, traffic = loaded(nodes=4)
     with traffic.running():
@@ -265,7 +265,7 @@ def test_what_cannot_work_is_refused(operator, spec, said):
     assert said in str(refused.value), refused.value
 
 
-@pytest.mark.short(30)
+@pytest.mark.short(20)
 def test_helm_upgrade(kubernetes, loaded, report):
     mail, traffic = loaded(nodes=3)
     before = uids(mail)
@@ -279,7 +279,7 @@ def test_helm_upgrade(kubernetes, loaded, report):
     report(traffic.check())
 
 
-@pytest.mark.short(90)
+@pytest.mark.short(65)
 def test_uninstalled_and_installed_again_over_kept_volumes(kubernetes, loaded, report):
     mail, traffic = loaded(nodes=3)
     with traffic.running():

@@ -13,10 +13,12 @@ import threading
 import time
 
 import clients
+import namespaces
 from ledger import Ledger, make
 from wait import eventually
 
-PAUSE = 0.1
+#: Seconds between two commands of a client. Lanes share the computer: all together they load it as one would.
+PAUSE = 0.1 * namespaces.LANES
 TIMEOUT = 8
 FAILURES = (OSError, EOFError, smtplib.SMTPException, imaplib.IMAP4.error, clients.Refused, AssertionError)
 #: How long a node may ask for patience after a change of the membership.
