@@ -13,8 +13,10 @@
 #   make operator-e2e     the operator and Kubernetes Leases against a real kube-apiserver (not part of `make test` yet; needs Go)
 #   make kubernetes-e2e   mail clusters on a real three-node Kubernetes on this machine (not part of `make test`; needs Go, and
 #                         root for namespaces); TEST=scale for one scenario, TIMES=3 for three times each
-#   make kubernetes-short the part of it that is quick: install, scale, a pod deleted, a machine dead, a new image, a bad one, what is
-#                         refused, helm upgrade; on the unoptimised build. Skipped, with the reason, on a machine that cannot
+#   make kubernetes-short the part of it that `make test` has: install, scale, a pod deleted, a machine dead or cut off, the operator
+#                         killed, API server or TiKV away, a new image, a bad one, what is refused, helm upgrade, installed again, KEDA;
+#                         in three clusters side by side (LANES=1 for one), on the unoptimised build. Skipped, with the reason, on
+#                         a machine that cannot
 #   make tikv-e2e         the user database in TiKV through its real client, against the test server of e2e/tikv (needs Go)
 #   make figures          the papers' figures from our cores, into docs/figures (some ten minutes; not part of `make test`)
 #   make scale            scale tests of the cores that are too long for `make unit`: a simulated day of 100 nodes

@@ -24,8 +24,8 @@ READY_SECONDS = 240
 VOLUMES = 30
 #: Disks of machines, in the directory for temporary files.
 DISKS = f"prickle-kubernetes-{namespaces.LANE}-"
-#: Gigabytes that a lane needs there, a third of it in reserve; and what Go keeps where Kubernetes is not built yet.
-DISKS_SPACE, CACHE_SPACE, GO_SPACE = 2, 1, {"GOCACHE": 6, "GOMODCACHE": 3}
+#: Gigabytes that a lane needs there, a third of it in reserve, and one with KEDA more; and what Go keeps where they are not built yet.
+DISKS_SPACE, KEDA_SPACE, CACHE_SPACE, GO_SPACE = 2, 2, 2, {"GOCACHE": 8, "GOMODCACHE": 5}
 #: The oldest Go that fetches the one that is wanted.
 GO = (1, 21)
 
@@ -59,7 +59,7 @@ def why_not():
 
 def _no_room():
     """Why the disks are too full, if they are."""
-    wanted = [(tempfile.gettempdir(), DISKS_SPACE * namespaces.LANES)]
+    wanted = [(tempfile.gettempdir(), DISKS_SPACE * namespaces.LANES + KEDA_SPACE)]
     if run(HERE / "build.sh", "--missing"):
         wanted += [(run("go", "env", name).strip(), space) for name, space in GO_SPACE.items()]
         wanted.append((os.environ.get("PRICKLE_CACHE") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", CACHE_SPACE))
