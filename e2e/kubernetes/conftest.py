@@ -84,8 +84,12 @@ def kubernetes(request):
 @pytest.fixture(scope="session")
 def operator(kubernetes):
     """`helm install`, as a new user would."""
-    kubernetes.helm("install", "prickle", images.ROOT / "charts/prickle", "--namespace", "prickle-system", "--create-namespace",
-                    "--wait", "--timeout", "240s")
+    try:
+        kubernetes.helm("install", "prickle", images.ROOT / "charts/prickle", "--namespace", "prickle-system", "--create-namespace",
+                        "--wait", "--timeout", "240s")
+    except BaseException:
+        kubernetes.save_state(ARTIFACTS / f"install-{namespaces.LANE}", "prickle-system")
+        raise
     return kubernetes
 
 
