@@ -226,6 +226,28 @@ pub async fn refresh_now(
     refresh(node, cell, mailbox).await
 }
 
+/// As [`refresh_now`], before a whole folder is shown: what was acknowledged, and waits for a number that could not be had or made
+/// durable just now, is waited for, but not for longer than [`PATIENCE`]. A client that comes would take the folder for empty.
+///
+/// # Errors
+/// As [`refresh`].
+pub async fn refresh_whole(
+    node: &Arc<Node>,
+    cell: &UserCell,
+    mailbox: &mut Mailbox,
+    folder: FolderId,
+) -> Result<Arc<Profile>, Failure> {
+    let begun = Instant::now();
+    loop {
+        let profile = refresh_now(node, cell, mailbox).await?;
+        let waits = mailbox.is_complete() && mailbox.index.is_incomplete(folder, true);
+        if !waits || begun.elapsed() > PATIENCE {
+            return Ok(profile);
+        }
+        tokio::time::sleep(NUMBER_AGAIN).await;
+    }
+}
+
 /// UIDs and MODSEQs for what waits for them; watchers are told. Returns the profile, which may be newer.
 pub async fn settle_and_notify(
     node: &Arc<Node>,

@@ -1,7 +1,8 @@
 //! What sessions ask of the manager, one function an operation.
 
 use super::mailbox::{
-    ANOTHER, Mailbox, admit_unread, make_durable, refresh, refresh_now, reserve, settle_and_notify,
+    ANOTHER, Mailbox, admit_unread, make_durable, refresh, refresh_now, refresh_whole, reserve,
+    settle_and_notify,
 };
 use super::{UserCell, account, events, rewrap};
 use crate::node::Node;
@@ -189,7 +190,7 @@ async fn open(
 ) -> Result<UserReply, Failure> {
     let mut mailbox = cell.mailbox.lock().await;
     cell.subscribers.renew(from);
-    let profile = refresh_now(node, cell, &mut mailbox).await?;
+    let profile = refresh_whole(node, cell, &mut mailbox, folder).await?;
     let uid_validity = folder_of(&profile, folder)?.uid_validity;
     admit_unread(node, cell, &mut mailbox, folder).await?;
     complete(node, &mailbox, folder)?;
