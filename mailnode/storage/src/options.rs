@@ -67,6 +67,12 @@ pub struct Options {
 }
 
 impl Options {
+    /// Versions of entries elsewhere that are older (Unix seconds) are told to nobody, if one of the replicas knows of them: three
+    /// quarters of the lifetime of tombstones ago, so that a tombstone that came just after them is there for longer, by any clock.
+    pub(crate) fn witnessed_since(&self) -> u64 {
+        self.clock.unix_seconds().saturating_sub((self.tombstone_lifetime * 3 / 4).as_secs())
+    }
+
     /// Ends of leases that begin now.
     pub(crate) fn due(&self, now: u64) -> Due {
         let after = |lease: Duration| now.saturating_add(lease.as_secs()).max(1);
