@@ -38,7 +38,7 @@ pub fn collect(shared: &Shared) -> Result<()> {
         Some(_) => Ok(Due::Never),
         None => Ok(Due::Skip),
     })?;
-    let before = now.saturating_sub(shared.options.tombstone_lifetime.as_secs());
+    let before = shared.options.forgotten_before();
     let (node, witnessed_since) = (shared.options.node, shared.options.witnessed_since());
     pages(shared, TOMBSTONES, &mut |key| match parse_tombstone_key(key) {
         Some((since, user, entry)) if since <= before => {

@@ -35,7 +35,7 @@ fn an_entry_that_moved_away_is_remembered_hidden_and_keeps_no_body() {
     time.fetch_add(lease + 1, Relaxed);
     store.maintain().unwrap();
     assert!(!store.has_blob(here.blob.id).unwrap());
-    time.fetch_add(lifetime, Relaxed);
+    time.fetch_add(lifetime * 3 / 2, Relaxed);
     store.maintain().unwrap();
     assert!(store.entry(UserId(1), EntryId(1)).unwrap().is_some(), "its peers wait for it");
     assert_eq!(store.pending(PEERS[0], None, 9).unwrap(), std::slice::from_ref(&away));
@@ -62,10 +62,10 @@ fn a_witness_is_silent_when_tombstones_that_came_later_may_be_forgotten() {
     let (known, unknown) = (elsewhere(1), elsewhere(2));
     let version = (UserId(1), EntryId(1), known.digest());
     commit(&store, vec![Write::Retire { peer: PEERS[0], entries: vec![version] }]).unwrap();
-    time.fetch_add(lifetime / 2, Relaxed);
+    time.fetch_add(lifetime, Relaxed);
     assert_eq!(versions(), [known.clone(), unknown.clone()]);
     assert_eq!(store.pending(PEERS[1], None, 1).unwrap(), [known]);
-    time.fetch_add(lifetime / 2 + 3, Relaxed);
+    time.fetch_add(lifetime / 4 + 6, Relaxed);
     assert_eq!(versions(), std::slice::from_ref(&unknown), "of which no replica knows");
     assert_eq!(store.pending(PEERS[1], None, 1).unwrap(), [unknown]);
 }
