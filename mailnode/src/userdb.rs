@@ -121,6 +121,12 @@ impl UserDatabase {
         self.accounts.records().status()
     }
 
+    /// False if this node may have an old state of a user's profile: others may have gone on without it. A database that is elsewhere
+    /// has one state.
+    pub fn is_certain(&self, user: UserId) -> bool {
+        !self.accounts.records().is_embedded() || self.machine.is_certain(Bucket::of_user(user))
+    }
+
     /// Buckets whose records this node should have and has not caught up with.
     pub fn buckets_left(&self) -> u64 {
         let (ready, all) = self.machine.progress();

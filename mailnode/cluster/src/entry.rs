@@ -122,7 +122,7 @@ pub struct Entry {
     pub modseq: u64,
     /// The nodes that store this entry and its blob, sorted.
     pub replicas: Register<Vec<NodeId>>,
-    /// The tombstone: since when the message is gone. Kept for `tombstoneLifetime`.
+    /// The tombstone: since when the message is gone. Kept for one and a half times `tombstoneLifetimeSeconds`.
     pub expunged: Option<Timestamp>,
 }
 

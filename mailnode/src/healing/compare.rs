@@ -5,6 +5,7 @@ use crate::node::Node;
 use crate::replica;
 use crate::wire::{Answer, Failure, PAGE, PendingEntry, Request, Response, Updated};
 use cluster::anti_entropy::{Comparison, Difference, Outcome, PAGE_ITEMS, Question, Schedule};
+use cluster::redelivery::GRACE;
 use cluster::{Entry, EntryId, NodeId, UserId};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -36,7 +37,7 @@ pub async fn run(node: &Arc<Node>) {
         for peer in due {
             let (node, schedule) = (node.clone(), schedule.clone());
             tokio::spawn(async move {
-                let outcome = match compare(&node, peer).await {
+                let outcome = match compare(&node, peer, node.clock.millis_ago(GRACE)).await {
                     Ok(0) => Outcome::Equal,
                     Ok(repaired) => {
                         tracing::info!(%peer, repaired, "entries repaired by anti-entropy");
@@ -76,13 +77,13 @@ pub async fn entries(node: &Arc<Node>, ids: Vec<(UserId, EntryId)>) -> Result<Re
     Ok(Response::Fragment { entries: blocking(node, read).await?, more: false })
 }
 
-/// One comparison. Returns how many entries were repaired.
+/// One comparison, of what was not changed since `settled_before` (Unix milliseconds). Returns how many entries were repaired.
 ///
 /// # Errors
 /// The peer's, or the disk's.
-pub async fn compare(node: &Arc<Node>, peer: NodeId) -> Result<u64, Failure> {
+pub async fn compare(node: &Arc<Node>, peer: NodeId, settled_before: u64) -> Result<u64, Failure> {
     let bad = |_| Failure::Invalid("the answer does not fit the question".into());
-    let mut comparison = Comparison::new(node.store.digests(peer), node.clock.millis());
+    let mut comparison = Comparison::new(node.store.digests(peer), settled_before);
     let mut repaired = 0;
     node.metrics.healing.comparisons.inc();
     while let Some(question) = comparison.question() {

@@ -5,7 +5,8 @@
 use super::compare;
 use crate::node::Node;
 use cluster::NodeId;
-use std::collections::BTreeSet;
+use cluster::redelivery::GRACE;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::{Durability, Store, Write};
@@ -27,15 +28,23 @@ pub fn begins() -> Write {
 /// Until this node lacks nothing, or stops.
 pub async fn run(node: &Arc<Node>) {
     let mut level: BTreeSet<NodeId> = BTreeSet::new();
+    // Our clock when we were first in touch with a peer, in Unix milliseconds: above all stamps that it had then. What is younger is
+    // sent to us; what is older may be what we lost a moment ago.
+    let mut in_touch: BTreeMap<NodeId, u64> = BTreeMap::new();
     let mut tick = tokio::time::interval(TICK);
     while node.healing.is_refilling() || !node.log_heads.is_open() {
         tick.tick().await;
         let view = &node.topology.now().view;
         for (peer, _) in node.topology.readable() {
-            if peer != node.id
-                && !level.contains(&peer)
-                && matches!(compare::compare(node, peer).await, Ok(0))
-            {
+            if peer == node.id || level.contains(&peer) {
+                continue;
+            }
+            let since = in_touch.get(&peer).copied();
+            let settled_before = node.clock.millis_ago(GRACE).max(since.unwrap_or(0));
+            let Ok(repaired) = compare::compare(node, peer, settled_before).await else { continue };
+            if since.is_none() {
+                in_touch.insert(peer, node.clock.now().unix_millis());
+            } else if repaired == 0 {
                 level.insert(peer);
             }
         }

@@ -41,6 +41,8 @@ pub const ANOTHER: &str = "another node manages this mailbox, too; try again";
 /// How long an operation waits for what it needs to number new messages (a reservation needs the user
 /// database, which may be waiting for a change of view).
 pub const PATIENCE: Duration = Duration::from_secs(4);
+/// Between two looks whether what is waited for is there.
+const PAUSE: Duration = Duration::from_millis(100);
 
 pub struct Mailbox {
     pub index: MailboxIndex,
@@ -55,6 +57,8 @@ pub struct Mailbox {
     fetched: Option<Instant>,
     /// The profile whose reservations the index knows.
     profile: Option<Arc<Profile>>,
+    /// When it was asked for, no newer state of it could be elsewhere.
+    is_certain: bool,
     /// Live entries whose keys are wrapped otherwise than the account's mode asks for.
     pub misfits: rewrap::Misfits,
     /// How they should be wrapped.
@@ -74,6 +78,7 @@ impl Mailbox {
             number_again: None,
             fetched: None,
             profile: None,
+            is_certain: false,
             misfits: rewrap::Misfits::default(),
             wanted: None,
             epoch: None,
@@ -115,6 +120,11 @@ impl Mailbox {
     /// True if every acknowledged change is in the index.
     pub const fn is_complete(&self) -> bool {
         self.unread.is_empty()
+    }
+
+    /// True if all reservations are known: what has numbers may be shown with them.
+    pub const fn knows_reservations(&self) -> bool {
+        self.is_certain
     }
 
     /// True if this node was not read and could tell more: one whose disk is being refilled will in a while only.
@@ -185,7 +195,12 @@ pub async fn refresh(
         }
         cell.profile.doubt();
     }
+    let is_certain = node.users.is_certain(cell.user);
+    if is_certain && !mailbox.is_certain {
+        cell.profile.doubt();
+    }
     let mut profile = cell.profile.current(node, cell.user).await?;
+    mailbox.is_certain = is_certain;
     mailbox.know(node, &profile);
     fetch_fragments(node, cell, mailbox).await?;
     mailbox.epoch = Some(epoch);
@@ -227,7 +242,8 @@ pub async fn refresh_now(
 }
 
 /// As [`refresh_now`], before a whole folder is shown: what was acknowledged, and waits for a number that could not be had or made
-/// durable just now, is waited for, but not for longer than [`PATIENCE`]. A client that comes would take the folder for empty.
+/// durable just now, is waited for, but not for longer than [`PATIENCE`]. A client that comes would take the folder for empty. So is
+/// a profile that is surely the last one.
 ///
 /// # Errors
 /// As [`refresh`].
@@ -241,10 +257,10 @@ pub async fn refresh_whole(
     loop {
         let profile = refresh_now(node, cell, mailbox).await?;
         let waits = mailbox.is_complete() && mailbox.index.is_incomplete(folder, true);
-        if !waits || begun.elapsed() > PATIENCE {
+        if !waits && mailbox.knows_reservations() || begun.elapsed() > PATIENCE {
             return Ok(profile);
         }
-        tokio::time::sleep(NUMBER_AGAIN).await;
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -458,7 +474,7 @@ pub async fn reserve(
         if begun.elapsed() > PATIENCE {
             return Err(failure);
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -471,7 +487,7 @@ async fn read_first(node: &Arc<Node>, cell: &UserCell, mailbox: &mut Mailbox) ->
         if !view.serving().any(|member| mailbox.waits_for(node, member.id)) {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(PAUSE).await;
         fetch_fragments(node, cell, mailbox).await?;
     }
     Ok(())

@@ -109,8 +109,12 @@ fn folder_of(profile: &Profile, folder: FolderId) -> Result<&directory::Folder, 
 }
 
 /// A folder in which messages wait for other UIDs is not shown: clients would take them for expunged. Nor is one of which
-/// a replica knew a UID from a block that we have not heard of: another manager may have numbered all the rest, too.
+/// a replica knew a UID from a block that we have not heard of, or may not have heard of: another manager may have numbered all the
+/// rest, too, or shown the folder without some of it.
 fn complete(node: &Node, mailbox: &Mailbox, folder: FolderId) -> Result<(), Failure> {
+    if !mailbox.knows_reservations() {
+        return Err(Failure::Temporary("the user database is being brought up to date; try again".into()));
+    }
     if mailbox.index.folders_behind().contains(&folder) {
         return Err(Failure::Temporary(ANOTHER.into()));
     }

@@ -3,7 +3,7 @@
 use crate::node::Node;
 use crate::wire::{Failure, Request, Response};
 use bytes::Bytes;
-use cluster::{NodeId, View};
+use cluster::{Bucket, NodeId, View};
 use directory::embedded::{
     Disk, DiskError, Effect, Embedded, EmbeddedRequest, EmbeddedResponse, Event, Promises,
 };
@@ -118,6 +118,10 @@ impl Machine {
     /// How many of our buckets are level, of how many.
     pub fn progress(&self) -> (usize, usize) {
         self.lock().core.progress()
+    }
+
+    pub fn is_certain(&self, bucket: Bucket) -> bool {
+        self.lock().core.is_certain(bucket)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

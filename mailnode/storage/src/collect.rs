@@ -1,6 +1,7 @@
 //! Garbage collection by leases (DESIGN 7): a body that no live entry here refers to lives until its lease
 //! ends; a tombstone until its lifetime has passed and no peer waits for it, and likewise the memory of an entry
-//! that has other replicas now. A MIME part, which lives by its lease alone, goes to the trash when that ends, and only later away,
+//! that has other replicas now (if one of them knows of it, the others are not waited for any longer: a tombstone that came after
+//! it may be forgotten by then). A MIME part, which lives by its lease alone, goes to the trash when that ends, and only later away,
 //! when the node has asked whether anybody refers to it ([`crate::Store::doomed`]).
 //!
 //! The index has the ends of leases and the times of tombstones in order, so a pass looks only at what is due.
@@ -37,12 +38,16 @@ pub fn collect(shared: &Shared) -> Result<()> {
         Some(_) => Ok(Due::Never),
         None => Ok(Due::Skip),
     })?;
-    let before = now.saturating_sub(shared.options.tombstone_lifetime.as_secs());
+    let before = shared.options.forgotten_before();
+    let (node, witnessed_since) = (shared.options.node, shared.options.witnessed_since());
     pages(shared, TOMBSTONES, &mut |key| match parse_tombstone_key(key) {
         Some((since, user, entry)) if since <= before => {
             let row = shared.index.read(&entry_key(user, entry))?;
             let waiting = match row {
-                Some(row) => !EntryRow::parse(&row)?.pending.is_empty(),
+                Some(row) => {
+                    let row = EntryRow::parse(&row)?;
+                    !row.pending.is_empty() && !row.is_overdue(node, witnessed_since)
+                }
                 None => true,
             };
             Ok(if waiting { Due::Skip } else { Due::Now(Operation::CollectTombstone { user, entry }) })

@@ -24,6 +24,8 @@ pub struct Evaluation<'a> {
     pub position: u64,
     /// Unix seconds.
     pub now: u64,
+    /// [`crate::Options::witnessed_since`], now.
+    pub witnessed_since: u64,
 }
 
 impl Evaluation<'_> {
@@ -245,7 +247,12 @@ impl Evaluation<'_> {
             }
             Operation::CollectTombstone { user, entry } => {
                 let row = self.staging.entry(*user, *entry)?;
-                if row.is_some_and(|row| !self.staging.holds(&row.entry) && row.pending.is_empty()) {
+                let goes = |row: EntryRow| {
+                    let awaited =
+                        !row.pending.is_empty() && !self.staging.is_overdue(&row, self.witnessed_since);
+                    !self.staging.holds(&row.entry) && !awaited
+                };
+                if row.is_some_and(goes) {
                     self.forget(*user, *entry)?;
                 }
                 Ok(())

@@ -51,7 +51,7 @@ pub struct Options {
     pub part_lease: Duration,
     /// How long a part is in the trash at least. Then it goes when the node says so ([`crate::Store::doomed`]).
     pub trash: Duration,
-    /// How long a tombstone is kept (DESIGN 4).
+    /// How long a node may be away and still know what is gone (DESIGN 4): tombstones are kept half as long again.
     pub tombstone_lifetime: Duration,
     /// Time between two passes that drop what is due. At most half of `lease`.
     pub collect_interval: Duration,
@@ -67,6 +67,18 @@ pub struct Options {
 }
 
 impl Options {
+    /// Tombstones that are older (Unix seconds) are forgotten.
+    pub(crate) fn forgotten_before(&self) -> u64 {
+        self.clock.unix_seconds().saturating_sub((self.tombstone_lifetime * 3 / 2).as_secs())
+    }
+
+    /// Versions of entries elsewhere that are older (Unix seconds) are told to nobody, if one of the replicas knows of them. A witness that
+    /// was away for as long as it may be has the time to tell them; and a tombstone that came just after them is not forgotten yet,
+    /// by any clock.
+    pub(crate) fn witnessed_since(&self) -> u64 {
+        self.clock.unix_seconds().saturating_sub((self.tombstone_lifetime * 5 / 4).as_secs())
+    }
+
     /// Ends of leases that begin now.
     pub(crate) fn due(&self, now: u64) -> Due {
         let after = |lease: Duration| now.saturating_add(lease.as_secs()).max(1);

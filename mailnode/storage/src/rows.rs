@@ -24,6 +24,7 @@
 
 use crate::error::{Error, Result};
 use crate::record::{Chain, EntryRecord, Fields};
+use crate::staging::holds;
 use bytes::{BufMut, Bytes, BytesMut};
 use cluster::{BlobId, Bucket, Entry, EntryId, NodeId, UserId};
 
@@ -86,6 +87,16 @@ impl EntryRow {
             Some(Self { place, first, bytes, digest, pending, entry })
         })();
         parsed.ok_or_else(|| damaged("entry"))
+    }
+
+    /// A live version of an entry elsewhere, older than `before` (Unix seconds), of which a replica knows: whatever came after it may be
+    /// forgotten everywhere soon ([`crate::Options::witnessed_since`]).
+    pub fn is_overdue(&self, node: Option<NodeId>, before: u64) -> bool {
+        let known = || self.entry.replicas.value.iter().any(|replica| !self.pending.contains(replica));
+        self.entry.is_live()
+            && !holds(node, &self.entry)
+            && self.entry.latest().unix_millis() / 1_000 < before
+            && known()
     }
 }
 

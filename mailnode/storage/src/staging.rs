@@ -89,6 +89,10 @@ impl<'a> Staging<'a> {
         holds(self.node, entry)
     }
 
+    pub fn is_overdue(&self, row: &EntryRow, before: u64) -> bool {
+        row.is_overdue(self.node, before)
+    }
+
     pub fn entry(&self, user: UserId, entry: EntryId) -> Result<Option<EntryRow>> {
         self.read(&entry_key(user, entry))?.map(|row| EntryRow::parse(&row)).transpose()
     }

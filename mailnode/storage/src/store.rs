@@ -160,6 +160,7 @@ impl Store {
         let prefix = fragment_key(user);
         let from = after.map_or_else(|| prefix.clone(), |after| entry_key(user, after));
         let mut outcome = Ok(());
+        let (node, since) = (self.shared().options.node, self.shared().options.witnessed_since());
         self.shared().index.scan(&prefix, &from, &mut |key, row| {
             if after.is_some() && *key == from[..] {
                 return true;
@@ -168,7 +169,7 @@ impl Store {
                 Ok(row)
                     if row.entry.is_live()
                         && !self.holds(&row.entry)
-                        && (!witnessed || row.pending.is_empty()) =>
+                        && (!witnessed || row.pending.is_empty() || row.is_overdue(node, since)) =>
                 {
                     true
                 }
@@ -222,24 +223,41 @@ impl Store {
         Ok(row.map(|row| BlobRow::parse(&row)).transpose()?.is_some())
     }
 
-    /// The update log of a peer: at most `limit` entries after `after`, in order of user and id.
+    /// The update log of a peer: at most `limit` entries after `after`, in order of user and id. What is not to be told any more
+    /// ([`Options::witnessed_since`]) is left out.
     pub fn pending(
         &self,
         peer: NodeId,
-        after: Option<(UserId, EntryId)>,
+        mut after: Option<(UserId, EntryId)>,
         limit: usize,
     ) -> Result<Vec<Entry>> {
         let prefix = peer_key(peer);
-        let from = after.map_or_else(|| prefix.clone(), |(user, entry)| pending_key(peer, user, entry));
-        let mut ids = Vec::new();
-        self.shared().index.scan(&prefix, &from, &mut |key, _| {
-            if ids.len() < limit && (after.is_none() || *key != from[..]) {
-                ids.extend(ids_of_key(key));
+        let (node, since) = (self.shared().options.node, self.shared().options.witnessed_since());
+        loop {
+            let from = after.map_or_else(|| prefix.clone(), |(user, entry)| pending_key(peer, user, entry));
+            let mut ids = Vec::new();
+            self.shared().index.scan(&prefix, &from, &mut |key, _| {
+                if ids.len() < limit && (after.is_none() || *key != from[..]) {
+                    ids.extend(ids_of_key(key));
+                }
+                ids.len() < limit
+            })?;
+            after = ids.last().copied();
+            let more = !ids.is_empty() && ids.len() == limit;
+            let mut entries = Vec::with_capacity(ids.len());
+            for (user, entry) in ids {
+                // One that went away meanwhile was acknowledged or forgotten.
+                let Some(row) = self.shared().index.read(&entry_key(user, entry))? else { continue };
+                let row = EntryRow::parse(&row)?;
+                if !row.is_overdue(node, since) {
+                    entries.push(row.entry);
+                }
             }
-            ids.len() < limit
-        })?;
-        // One that went away meanwhile was acknowledged or forgotten.
-        ids.into_iter().filter_map(|(user, entry)| self.entry(user, entry).transpose()).collect()
+            // An empty page says that there are no more.
+            if !entries.is_empty() || !more {
+                return Ok(entries);
+            }
+        }
     }
 
     pub fn pending_count(&self, peer: NodeId) -> u64 {

@@ -3,7 +3,6 @@
 use super::{DigestTree, PAGE_ITEMS};
 use crate::entry::Entry;
 use crate::ids::{Bucket, EntryId, UserId};
-use crate::redelivery::GRACE;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -74,7 +73,7 @@ enum State {
 #[derive(Clone, Debug)]
 pub struct Comparison {
     mine: DigestTree,
-    /// Entries that changed later are on their way in the update log.
+    /// Entries that changed later are on their way in the update log. Unix milliseconds.
     settled_before: u64,
     state: State,
     /// Buckets that differ and have not been listed to their end; the first is being listed.
@@ -82,11 +81,11 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// `unix_millis`: the wall clock now.
-    pub fn new(mine: DigestTree, unix_millis: u64) -> Self {
+    /// `settled_before`, in Unix milliseconds: entries that changed later are not looked at. Usually [`crate::redelivery::GRACE`] ago.
+    pub fn new(mine: DigestTree, settled_before: u64) -> Self {
         Self {
             mine,
-            settled_before: unix_millis.saturating_sub(GRACE.as_millis() as u64),
+            settled_before,
             state: State::Digests { level: 0, parents: Vec::new() },
             buckets: VecDeque::new(),
         }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
 const NOW: u64 = 1_700_000_000_000;
+const SETTLED: u64 = NOW - crate::redelivery::GRACE.as_millis() as u64;
 
 struct Random(u64);
 impl Random {
@@ -72,7 +73,7 @@ struct Cost {
 /// What the shell does, on two sides in memory.
 fn compare(asking: &mut Side, answering: &mut Side) -> Cost {
     let mut cost = Cost::default();
-    let mut comparison = Comparison::new(asking.tree(answering.me), NOW);
+    let mut comparison = Comparison::new(asking.tree(answering.me), SETTLED);
     while let Some(question) = comparison.question() {
         cost.questions += 1;
         assert!(cost.questions < 10_000, "it does not end");
@@ -266,7 +267,7 @@ fn any_two_sides_become_equal_and_keep_what_either_knew() {
 #[test]
 fn answers_that_do_not_fit_end_the_comparison() {
     let (a, b) = sides(50);
-    let mut comparison = Comparison::new(a.tree(B), NOW);
+    let mut comparison = Comparison::new(a.tree(B), SETTLED);
     assert_eq!(comparison.digests(&[1, 2]), Err(BadAnswer));
     assert_eq!(comparison.items(&Page::default(), &Page::default()), Err(BadAnswer));
     comparison.digests(&[a.tree(B).root() ^ 1]).unwrap();

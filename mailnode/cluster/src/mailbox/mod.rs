@@ -276,16 +276,9 @@ impl MailboxIndex {
         if unread.is_empty() {
             return true;
         }
-        let doubted: Vec<u32> = self.doubted_numbers(folder).collect();
+        let doubted = self.doubted.iter().filter_map(|id| number_in(self.entries.get(id)?, folder));
+        let doubted: Vec<u32> = doubted.collect();
         self.folder(folder).admits(unread, &doubted)
-    }
-
-    fn doubted_numbers(&self, folder: FolderId) -> impl Iterator<Item = u32> {
-        let doubted = self.doubted.iter().filter_map(|id| self.entries.get(id));
-        doubted
-            .filter(move |entry| entry.location.folder == folder)
-            .filter_map(|entry| entry.location.uid)
-            .map(|uid| uid.number)
     }
 
     /// True if somebody has reserved UIDs of which [`MailboxIndex::set_reservations`] was not told: nothing can be
@@ -330,11 +323,11 @@ impl MailboxIndex {
     }
 
     /// True if messages that sessions may know wait for another UID: without them the folder must not be shown, or
-    /// clients would take them for expunged. For who stands in for a manager (`standing_in`) that goes for messages without any UID,
-    /// too: the manager may be giving them one, below what is shown.
-    pub fn is_incomplete(&self, folder: FolderId, standing_in: bool) -> bool {
+    /// clients would take them for expunged. With `new_too` also if messages without any UID wait for their first: who stands in for a
+    /// manager must not show the folder without those either, as the manager may be giving them one, below what is shown.
+    pub fn is_incomplete(&self, folder: FolderId, new_too: bool) -> bool {
         let mut waiting = self.unnumbered.difference(&self.aside).filter_map(|id| self.entries.get(id));
-        waiting.any(|entry| entry.location.folder == folder && (standing_in || entry.location.uid.is_some()))
+        waiting.any(|entry| entry.location.folder == folder && (new_too || entry.location.uid.is_some()))
     }
 
     /// Messages that wait for a UID: the one they had, and whether the folder is shown without them. For logs.
@@ -432,10 +425,9 @@ impl MailboxIndex {
     /// Asks for UIDs of a folder, by a manager that could not read the fragments of `unread`. Takes the time of a look
     /// at all entries.
     pub fn reservation(&self, folder: FolderId, count: u32, at: Timestamp, unread: &[NodeId]) -> Reservation {
-        let gone = self.entries.values().filter(|entry| {
-            !entry.is_live() && entry.location.folder == folder && !self.doubted.contains(&entry.id)
-        });
-        let gone = gone.filter_map(|entry| entry.location.uid).map(|uid| uid.number);
+        let gone =
+            self.entries.values().filter(|entry| !entry.is_live() && !self.doubted.contains(&entry.id));
+        let gone = gone.filter_map(|entry| number_in(entry, folder));
         match self.folders.get(&folder) {
             Some(index) => index.reservation(count, at, unread, gone),
             None => FolderIndex::default().reservation(count, at, unread, gone),
@@ -480,6 +472,10 @@ impl MailboxIndex {
             }
         }
     }
+}
+
+fn number_in(entry: &Entry, folder: FolderId) -> Option<u32> {
+    entry.location.uid.filter(|_| entry.location.folder == folder).map(|uid| uid.number)
 }
 
 fn same_place(before: &Entry, after: &Entry) -> bool {

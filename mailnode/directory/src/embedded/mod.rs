@@ -19,7 +19,8 @@
 //!
 //! *Marks* keep a node that was away from taking its old state for the newest: a bucket is levelled only with
 //! enough of the replicas that were level last (`level`). Else it stays unlevelled: what is there can
-//! be read, nothing can be written, and nothing is said to be absent.
+//! be read, nothing can be written, and nothing is said to be absent. Whether what a node has of a bucket is all that was
+//! committed is told by [`Embedded::is_certain`].
 //!
 //! *In doubt.* If a replica does not answer, the primary does not know what became of the write. It says so, and
 //! levels the bucket again under a new round: then the write is either everywhere or nowhere, and a message of it
@@ -150,6 +151,8 @@ pub(crate) enum PlantedBug {
     EmptyDisksCount,
     /// A write counts as committed when the primary has it.
     NoReplicas,
+    /// Who was a replica once is taken to have all that was committed since.
+    OldMarks,
 }
 
 /// What a call was for.
@@ -229,6 +232,28 @@ impl Embedded {
     /// How many of our buckets are level, and how many we have.
     pub fn progress(&self) -> (usize, usize) {
         (self.levelled.len(), self.own_buckets().count())
+    }
+
+    /// True if everything that was committed in a bucket is on this disk: we have levelled it, or are one of its replicas and were one
+    /// when it was level last, in this view or the one before: then nothing was committed without us. What is committed in a later
+    /// view, of which we do not know yet, does not count.
+    pub fn is_certain(&self, bucket: Bucket) -> bool {
+        let epoch = self.view.epoch;
+        let lately = |mark: &&Mark| mark.firm && self.is_recent(mark.epoch) && mark.buckets.contains(bucket);
+        let is_replica =
+            |places: &[RecordPlace]| record_replicas(places, bucket, self.replicas).contains(&self.me);
+        self.levelled.contains(bucket)
+            || self.promises.epoch <= epoch
+                && self.promises.marks.iter().filter(lately).any(|mark| is_replica(&mark.places))
+                && is_replica(&self.places)
+    }
+
+    fn is_recent(&self, mark: Epoch) -> bool {
+        #[cfg(test)]
+        if self.has_bug(PlantedBug::OldMarks) {
+            return true;
+        }
+        mark.next() >= self.view.epoch
     }
 
     /// The buckets whose primary we are.

@@ -3,8 +3,8 @@
 //! compare-and-sets.
 //!
 //! What is checked: no two commits of one version of a record differ; no committed state is ever read back as an
-//! older one; nothing committed is lost; absence is never claimed of what was committed. The planted bugs show
-//! that the checks would see it.
+//! older one; nothing committed is lost; absence is never claimed of what was committed; who is certain of a bucket has all
+//! that was committed up to its view. The planted bugs show that the checks would see it.
 
 use super::*;
 use crate::address::Address;
@@ -84,6 +84,8 @@ struct Sim {
     keys: Vec<Key>,
     /// What was committed: by key, by version, the token.
     committed: HashMap<Key, BTreeMap<u64, u64>>,
+    /// By key and epoch, the highest version of which a client was told then.
+    told: HashMap<Key, BTreeMap<Epoch, u64>>,
     reads: HashMap<u64, (Key, u64)>,
     commits: usize,
     absences: usize,
@@ -127,6 +129,7 @@ impl Sim {
             attempts: HashMap::new(),
             keys: (0..2).map(|n| Key::address(&address(n))).collect(),
             committed: HashMap::new(),
+            told: HashMap::new(),
             reads: HashMap::new(),
             commits: 0,
             absences: 0,
@@ -249,7 +252,10 @@ impl Sim {
                 let to = (node, self.nodes[node].life);
                 self.letters.push(Letter { from: to, to: from, body: Body::Response { call, response } });
             }
-            Some(Asker::Client { token }) => self.client_answered(token, response),
+            Some(Asker::Client { token }) => {
+                let epoch = self.nodes[node].core.as_ref().unwrap().view.epoch;
+                self.client_answered(token, response, epoch);
+            }
             _ => {}
         }
     }
@@ -294,7 +300,7 @@ impl Sim {
         self.ask(node, node, Asker::Client { token }, request);
     }
 
-    fn client_answered(&mut self, token: u64, response: EmbeddedResponse) {
+    fn client_answered(&mut self, token: u64, response: EmbeddedResponse, epoch: Epoch) {
         if let EmbeddedResponse::Record { version, value } = &response
             && let Some((key, highest)) = self.reads.remove(&token)
         {
@@ -313,6 +319,8 @@ impl Sim {
             return;
         };
         self.commits += 1;
+        let told = self.told.entry(attempt.key.clone()).or_default().entry(epoch).or_default();
+        *told = version.max(*told);
         let versions = self.committed.entry(attempt.key.clone()).or_default();
         if let Some(other) = versions.insert(version, attempt.token).filter(|other| *other != attempt.token) {
             self.violation = Some(format!(
@@ -368,6 +376,21 @@ impl Sim {
             220..500 => self.disk_done(node),
             500..505 => self.give_up(),
             _ => self.deliver(),
+        }
+        self.check_certain(node);
+    }
+
+    /// A node that is certain of a bucket has what was committed in its view and all before.
+    fn check_certain(&mut self, node: usize) {
+        let SimNode { core: Some(core), disk, .. } = &self.nodes[node] else { return };
+        for key in self.keys.iter().filter(|key| core.is_certain(key.bucket())) {
+            let told =
+                self.told.get(key).and_then(|told| told.range(..=core.view.epoch).map(|(_, v)| *v).max());
+            let found = Embedded::get(disk, key).unwrap().map_or(0, |record| record.stamp.version);
+            if Some(found) < told {
+                self.violation =
+                    Some(format!("node {node} is certain of {key:?} at {found}, committed at {told:?}"));
+            }
         }
     }
 
@@ -578,6 +601,11 @@ fn levelling_with_whoever_answers_is_found() {
 #[test]
 fn counting_who_lost_its_disk_is_found() {
     assert!(is_found(PlantedBug::EmptyDisksCount, 1600));
+}
+
+#[test]
+fn being_certain_by_an_old_mark_is_found() {
+    assert!(is_found(PlantedBug::OldMarks, 0));
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn an_entry_that_moved_away_is_remembered_hidden_and_keeps_no_body() {
     commit(&store, vec![blob(&bytes), put(&here, &[])]).unwrap();
     assert!(!store.digests(PEERS[0]).is_empty());
     let away = moved(&here, &PEERS, 5);
-    commit(&store, vec![put(&away, &[PEERS[0]])]).unwrap();
+    commit(&store, vec![put(&away, &PEERS)]).unwrap();
     assert!(store.fragment(UserId(1)).unwrap().is_empty());
     assert!(store.digests(PEERS[0]).is_empty());
     assert_eq!(store.pending_count(PEERS[0]), 1, "the update log still has it");
@@ -35,13 +35,39 @@ fn an_entry_that_moved_away_is_remembered_hidden_and_keeps_no_body() {
     time.fetch_add(lease + 1, Relaxed);
     store.maintain().unwrap();
     assert!(!store.has_blob(here.blob.id).unwrap());
-    time.fetch_add(lifetime, Relaxed);
+    time.fetch_add(lifetime * 3 / 2, Relaxed);
     store.maintain().unwrap();
-    assert!(store.entry(UserId(1), EntryId(1)).unwrap().is_some(), "a peer waits for it");
+    assert!(store.entry(UserId(1), EntryId(1)).unwrap().is_some(), "its peers wait for it");
+    assert_eq!(store.pending(PEERS[0], None, 9).unwrap(), std::slice::from_ref(&away));
     let version = (UserId(1), EntryId(1), away.digest());
     commit(&store, vec![Write::Retire { peer: PEERS[0], entries: vec![version] }]).unwrap();
     store.maintain().unwrap();
+    // The other one waits for it yet; but what came after it may be forgotten.
     assert!(store.entry(UserId(1), EntryId(1)).unwrap().is_none());
+    assert_eq!(store.pending_count(PEERS[1]), 0);
+}
+
+#[test]
+fn a_witness_is_silent_when_tombstones_that_came_later_may_be_forgotten() {
+    let (time, disk) = (clock(), MemoryDisk::new());
+    let options = options(&time);
+    let lifetime = options.tombstone_lifetime.as_secs();
+    let (store, _) = Store::open(disk, MemoryIndex::new(), options).unwrap();
+    let versions = || store.versions(UserId(1), None, 9).unwrap();
+    let elsewhere = |id: u128| {
+        let elsewhere = moved(&entry(1, id, BlobId::of(&body(1, 300))), &PEERS, 5);
+        commit(&store, vec![put(&elsewhere, &PEERS)]).unwrap();
+        elsewhere
+    };
+    let (known, unknown) = (elsewhere(1), elsewhere(2));
+    let version = (UserId(1), EntryId(1), known.digest());
+    commit(&store, vec![Write::Retire { peer: PEERS[0], entries: vec![version] }]).unwrap();
+    time.fetch_add(lifetime, Relaxed);
+    assert_eq!(versions(), [known.clone(), unknown.clone()]);
+    assert_eq!(store.pending(PEERS[1], None, 1).unwrap(), [known]);
+    time.fetch_add(lifetime / 4 + 6, Relaxed);
+    assert_eq!(versions(), std::slice::from_ref(&unknown), "of which no replica knows");
+    assert_eq!(store.pending(PEERS[1], None, 1).unwrap(), [unknown]);
 }
 
 #[test]
