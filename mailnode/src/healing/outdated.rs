@@ -75,12 +75,8 @@ pub(super) async fn keep_watch(node: &Arc<Node>) {
     let mut forgot = tokio::time::Instant::now();
     loop {
         tick.tick().await;
-        let cut_off = node.membership.is_isolated();
-        if cut_off {
-            // What our last view says of us may be long out of date.
-            continue;
-        }
-        if node.topology.member(node.id).is_some() {
+        // Cut off, what our last view says of us may be long out of date.
+        if !node.membership.is_isolated() && node.topology.member(node.id).is_some() {
             let value = Some(wall_seconds().to_be_bytes().to_vec().into());
             let record = Write::Record { key: SEEN_KEY.to_vec(), value };
             if let Err(error) = node.store.commit(vec![record], Durability::Lazy).await {
@@ -91,7 +87,7 @@ pub(super) async fn keep_watch(node: &Arc<Node>) {
                 forget_the_gone(node).await;
             }
         } else {
-            // Not in the first view yet.
+            // Not in the first view yet, or soon back.
             tick.reset_after(Duration::from_secs(1));
         }
     }
