@@ -15,6 +15,8 @@ pub enum Tamper {
     DropParts,
     /// Replicas say that they took an update, and did not.
     DropUpdates,
+    /// Replicas take updates, but not that a message is gone.
+    ForgetTombstones,
     /// One host never learns of updates.
     DeafHost(usize),
     /// Sessions are shown UIDs one too high, now and then.
@@ -49,6 +51,13 @@ impl Tamper {
                 });
                 Request::Update { entries: entries.collect() }
             }
+            (Self::ForgetTombstones, Request::Update { entries }) => {
+                let entries = entries.into_iter().map(|mut pending| {
+                    pending.entry.expunged = None;
+                    pending
+                });
+                Request::Update { entries: entries.collect() }
+            }
             (Self::DeafHost(deaf), Request::Update { .. } | Request::Store { .. } | Request::Compare(_))
                 if *deaf == to =>
             {
@@ -61,7 +70,7 @@ impl Tamper {
 
     /// What arrives of an answer.
     pub fn answer(&mut self, head: Bytes, body: Bytes) -> (Bytes, Bytes) {
-        if matches!(self, Self::Nothing | Self::DropStores | Self::DropParts | Self::DeafHost(_)) {
+        if !matches!(self, Self::ShiftUids(_) | Self::OldModseq | Self::NoBodies | Self::DropUpdates) {
             return (head, body);
         }
         let Ok((sender, response, _)) = decode::<Response>(&head, body.clone()) else { return (head, body) };

@@ -5,10 +5,20 @@ use sim::history::{Options, run};
 use sim::tamper::Tamper;
 
 fn assert_found(tamper: Tamper, invariant: &str) {
-    let options = Options { kinds: Some(Kinds::None), tamper, ..Options::default() };
+    assert_found_among(Kinds::None, tamper, invariant);
+}
+
+fn assert_found_among(kinds: Kinds, tamper: Tamper, invariant: &str) {
+    let options = Options { kinds: Some(kinds), tamper, ..Options::default() };
     let found =
         (0..3).any(|seed| run(seed, options).violations.iter().any(|known| known.invariant == invariant));
     assert!(found, "{tamper:?} breaks '{invariant}', and nobody saw it");
+}
+
+#[test]
+fn a_tombstone_that_was_acknowledged_and_not_stored_is_found() {
+    // Who reads the mailbox anew shows the message.
+    assert_found_among(Kinds::Gentle, Tamper::ForgetTombstones, "no resurrection");
 }
 
 #[test]
