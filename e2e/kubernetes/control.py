@@ -71,6 +71,9 @@ class ControlPlane:
 
     def kubeconfig(self, name):
         path = self.path(f"{name}.kubeconfig")
+        if path.exists():
+            # Others may be reading it: kube-proxy ends if it finds the file empty.
+            return path
         path.write_text(json.dumps({
             "apiVersion": "v1", "kind": "Config", "current-context": "e2e",
             "clusters": [{"name": "e2e", "cluster": {
