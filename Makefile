@@ -10,14 +10,15 @@
 #   make tikv-nodes       clusters whose accounts are in TiKV, which is away, slow, silent or killed (needs Go)
 #   make versions         builds the older node that test_versions.py runs beside this one, once for each commit in
 #                         e2e/compatible-since, and keeps it outside of the checkout
-#   make operator-e2e     the operator and Kubernetes Leases against a real kube-apiserver (not part of `make test` yet; needs Go)
+#   make operator-e2e     the operator and Kubernetes Leases against a real kube-apiserver (needs Go; make test leaves it out without)
 #   make kubernetes-e2e   mail clusters on a real three-node Kubernetes on this machine (not part of `make test`; needs Go, and
 #                         root for namespaces); TEST=scale for one scenario, TIMES=3 for three times each
 #   make kubernetes-short the part of it that `make test` has: install, scale, a pod deleted, a machine dead or cut off, the operator
 #                         killed, API server or TiKV away, a new image, a bad one, what is refused, helm upgrade, installed again, KEDA;
 #                         in three clusters side by side (LANES=1 for one), on the unoptimised build. Skipped, with the reason, on
 #                         a machine that cannot
-#   make tikv-e2e         the user database in TiKV through its real client, against the test server of e2e/tikv (needs Go)
+#   make tikv-e2e         the user database in TiKV through its real client, against the test server of e2e/tikv (needs Go;
+#                         make test leaves it out without)
 #   make figures          the papers' figures from our cores, into docs/figures (some ten minutes; not part of `make test`)
 #   make scale            scale tests of the cores that are too long for `make unit`: a simulated day of 100 nodes
 #   make crds             writes the copies of the CustomResourceDefinition
@@ -33,11 +34,11 @@ SEEDS = 0..2000
 LANES = 3
 
 .NOTPARALLEL:
-.PHONY: test install fmt lint deny unit sim program e2e e2e-here chaos tikv-nodes versions operator-e2e kubernetes-e2e kubernetes-short tikv-e2e figures scale crds bench
+.PHONY: test install fmt lint deny unit sim program e2e e2e-here chaos tikv-nodes versions operator-e2e kubernetes-e2e kubernetes-short tikv-e2e without-go figures scale crds bench
 
 # What incremental builds keep would double the gigabytes, for nothing in a build from a clean checkout.
 test: export CARGO_INCREMENTAL = 0
-test: fmt install deny lint unit sim versions e2e chaos kubernetes-short
+test: fmt install deny lint unit sim versions $(if $(shell command -v go),operator-e2e tikv-e2e,without-go) e2e chaos kubernetes-short
 
 install:
 	e2e/install.sh $(TOOLS)
@@ -86,11 +87,12 @@ tikv-nodes: install program
 versions: install
 	$(TOOLS)/bin/python e2e/versions.py build
 
+# The workspace's features, as `make unit` built it, and of that the tests that ask for a server.
 operator-e2e: install
 	operator/tests/chart.sh
 	operator/tests/kubeconform.sh $(TOOLS)/bin/python
 	binaries=$$(operator/tests/apiserver/build.sh) && PRICKLE_APISERVER=$$binaries \
-	cargo test --locked -p operator -p lease-kubernetes --test api_server --test many -- --include-ignored --nocapture
+	cargo test --workspace --exclude sim --locked --test api_server --test many -- --include-ignored --nocapture
 
 kubernetes-e2e: install
 	cd e2e/kubernetes && $(TOOLS)/bin/python -m pytest $(if $(TEST),-k '$(TEST)') $(if $(TIMES),--repeat $(TIMES))
@@ -101,7 +103,10 @@ kubernetes-short: install
 
 tikv-e2e:
 	program=$$(e2e/tikv/build.sh) && PRICKLE_TIKV=$$program \
-	cargo test --locked -p directory-tikv --tests -- --include-ignored
+	cargo test --workspace --exclude sim --locked --test configuration --test contract --test faults --test transfer -- --include-ignored
+
+without-go:
+	@echo 'make operator-e2e tikv-e2e: skipped: there is no go'
 
 # Numbers by the crate, pictures by matplotlib: SVG and PNG from one program, with its own fonts, and nothing of it in our
 # binaries.
