@@ -15,7 +15,7 @@
 #                         root for namespaces); TEST=scale for one scenario, TIMES=3 for three times each
 #   make kubernetes-short the part of it that `make test` has: install, scale, a pod deleted, a machine dead or cut off, the operator
 #                         killed, API server or TiKV away, a new image, a bad one, what is refused, helm upgrade, installed again, KEDA;
-#                         in three clusters side by side (LANES=1 for one), on the unoptimised build. Skipped, with the reason, on
+#                         in two clusters side by side (LANES=1 for one), on the unoptimised build. Skipped, with the reason, on
 #                         a machine that cannot
 #   make tikv-e2e         the user database in TiKV through its real client, against the test server of e2e/tikv (needs Go;
 #                         make test leaves it out without)
@@ -31,7 +31,7 @@ TOOLS = $(CARGO_TARGET_DIR)/tools
 export PYTHONDONTWRITEBYTECODE = 1
 ONLY =
 SEEDS = 0..2000
-LANES = 3
+LANES = 2
 
 .NOTPARALLEL:
 .PHONY: test install fmt lint deny unit sim program e2e e2e-here chaos tikv-nodes versions operator-e2e kubernetes-e2e kubernetes-short tikv-e2e without-go figures scale crds bench
