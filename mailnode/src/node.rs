@@ -244,10 +244,10 @@ impl Node {
             }
             Request::Recipients { users, acting } => {
                 self.healing.client_served();
-                Response::Recipients(self.manager.recipients(self, users, acting).await?)
+                Response::Recipients(self.manager.recipients(self, from, users, acting).await?)
             }
             Request::Notice { entries, number, acting } => {
-                Response::Numbered(self.manager.notice(self, entries, number, acting).await?)
+                Response::Numbered(self.manager.notice(self, from, entries, number, acting).await?)
             }
             Request::NoticesLost => {
                 self.manager.notices_lost();

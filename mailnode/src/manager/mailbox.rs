@@ -166,12 +166,14 @@ impl Mailbox {
 /// as far as they can be reserved. Called at the start of every operation, under the user's lock.
 ///
 /// # Errors
-/// If nothing can be read of a mailbox that should be there, or the profile cannot be had.
+/// If nothing can be read of a mailbox that should be there, or the profile cannot be had; [`Failure::NotManager`] if we stood in for
+/// a manager that answers again.
 pub async fn refresh(
     node: &Arc<Node>,
     cell: &UserCell,
     mailbox: &mut Mailbox,
 ) -> Result<Arc<Profile>, Failure> {
+    cell.check_acting(node)?;
     if mailbox.is_outdated(node) {
         *mailbox = Mailbox::new(cell.user);
     }
@@ -221,6 +223,7 @@ pub async fn refresh(
         }
     }
     let profile = settle_and_notify(node, cell, mailbox, profile).await;
+    cell.check_acting(node)?;
     rewrap::begin(node, cell, mailbox, &profile);
     Ok(profile)
 }
@@ -453,6 +456,7 @@ pub async fn reserve(
     read_first(node, cell, mailbox).await?;
     let begun = Instant::now();
     loop {
+        cell.check_acting(node)?;
         let asked = mailbox.index.reservation(folder, count, mailbox.stamp(node), &mailbox.unread);
         let failure = match cell.profile.reserve_uids(node, cell.user, folder, &asked).await {
             Ok((profile, Some(block))) => {

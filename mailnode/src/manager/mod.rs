@@ -34,6 +34,8 @@ use tokio::time::Instant;
 const IDLE: Duration = Duration::from_secs(300);
 /// Entries waiting to be indexed; beyond it the index is rebuilt instead.
 const INBOX_LIMIT: usize = 10_000;
+/// What another node asked us to do for a manager that it did not reach takes no longer.
+const ASKED_TO_ACT: Duration = Duration::from_secs(10);
 
 /// One user's soft state.
 pub struct UserCell {
@@ -48,6 +50,8 @@ pub struct UserCell {
     rewrapping: AtomicBool,
     mailbox: tokio::sync::Mutex<Mailbox>,
     used: Mutex<Instant>,
+    /// When another node last asked us to stand in for the manager.
+    asked_to_act: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -69,7 +73,20 @@ impl UserCell {
             rewrapping: AtomicBool::new(false),
             mailbox: tokio::sync::Mutex::new(Mailbox::new(user)),
             used: Mutex::new(Instant::now()),
+            asked_to_act: Mutex::default(),
         }
+    }
+
+    /// Refuses to go on standing in for a manager that answers us: it and we would number the same messages. Another node may
+    /// not reach it though we do, so for that we go on.
+    fn check_acting(&self, node: &Node) -> Result<(), Failure> {
+        let state = node.topology.now();
+        let manager = state.user_map.manager_of(self.user).filter(|&manager| manager != node.id);
+        let is_away = manager.is_none_or(|manager| node.topology.is_avoided(manager));
+        if is_away || lock(&self.asked_to_act).is_some_and(|at| at.elapsed() < ASKED_TO_ACT) {
+            return Ok(());
+        }
+        Err(Failure::NotManager(state.view.epoch))
     }
 
     /// Notes entries for the index. False if there is none: then they will be found in the fragments.
@@ -144,7 +161,10 @@ impl Manager {
     }
 
     /// Refuses users that somebody else manages, unless the caller could not reach the manager.
-    fn check(&self, node: &Node, user: UserId, acting: bool) -> Result<(), Failure> {
+    fn check(&self, node: &Node, from: NodeId, user: UserId, acting: bool) -> Result<(), Failure> {
+        if acting && from != node.id {
+            *lock(&self.cell(user).asked_to_act) = Some(Instant::now());
+        }
         if acting || node.topology.is_manager(user) {
             return Ok(());
         }
@@ -164,7 +184,7 @@ impl Manager {
         acting: bool,
     ) -> Result<UserReply, Failure> {
         node.membership.after_stop().await;
-        self.check(node, user, acting)?;
+        self.check(node, from, user, acting)?;
         operations::run(node, &self.cell(user), from, op).await
     }
 
@@ -175,13 +195,14 @@ impl Manager {
     pub async fn notice(
         &self,
         node: &Arc<Node>,
+        from: NodeId,
         entries: Vec<Entry>,
         number: bool,
         acting: bool,
     ) -> Result<Vec<Option<Numbered>>, Failure> {
         let mut by_user: BTreeMap<UserId, Vec<Entry>> = BTreeMap::new();
         for entry in &entries {
-            self.check(node, entry.user, acting)?;
+            self.check(node, from, entry.user, acting)?;
             self.knowledge.add(entry);
             if is_queue_user(entry.user) {
                 node.outbound.heard(entry);

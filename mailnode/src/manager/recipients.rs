@@ -3,7 +3,7 @@
 use super::{Manager, mailbox};
 use crate::node::Node;
 use crate::wire::{Failure, RecipientState};
-use cluster::UserId;
+use cluster::{NodeId, UserId};
 use futures_util::future::join_all;
 use std::sync::Arc;
 
@@ -15,11 +15,12 @@ impl Manager {
     pub async fn recipients(
         &self,
         node: &Arc<Node>,
+        from: NodeId,
         users: Vec<UserId>,
         acting: bool,
     ) -> Result<Vec<RecipientState>, Failure> {
         for &user in &users {
-            self.check(node, user, acting)?;
+            self.check(node, from, user, acting)?;
         }
         let states = join_all(users.into_iter().map(|user| self.recipient(node, user))).await;
         states.into_iter().collect()

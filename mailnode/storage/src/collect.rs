@@ -38,16 +38,13 @@ pub fn collect(shared: &Shared) -> Result<()> {
         Some(_) => Ok(Due::Never),
         None => Ok(Due::Skip),
     })?;
-    let before = shared.options.forgotten_before();
-    let (node, witnessed_since) = (shared.options.node, shared.options.witnessed_since());
+    let before = shared.options.forgotten_before(now);
+    let (node, witnessed_since) = (shared.options.node, shared.options.witnessed_since(now));
     pages(shared, TOMBSTONES, &mut |key| match parse_tombstone_key(key) {
         Some((since, user, entry)) if since <= before => {
             let row = shared.index.read(&entry_key(user, entry))?;
             let waiting = match row {
-                Some(row) => {
-                    let row = EntryRow::parse(&row)?;
-                    !row.pending.is_empty() && !row.is_overdue(node, witnessed_since)
-                }
+                Some(row) => EntryRow::parse(&row)?.is_awaited(node, witnessed_since),
                 None => true,
             };
             Ok(if waiting { Due::Skip } else { Due::Now(Operation::CollectTombstone { user, entry }) })

@@ -248,9 +248,7 @@ impl Evaluation<'_> {
             Operation::CollectTombstone { user, entry } => {
                 let row = self.staging.entry(*user, *entry)?;
                 let goes = |row: EntryRow| {
-                    let awaited =
-                        !row.pending.is_empty() && !self.staging.is_overdue(&row, self.witnessed_since);
-                    !self.staging.holds(&row.entry) && !awaited
+                    !self.staging.holds(&row.entry) && !self.staging.is_awaited(&row, self.witnessed_since)
                 };
                 if row.is_some_and(goes) {
                     self.forget(*user, *entry)?;

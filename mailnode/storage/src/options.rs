@@ -68,15 +68,15 @@ pub struct Options {
 
 impl Options {
     /// Tombstones that are older (Unix seconds) are forgotten.
-    pub(crate) fn forgotten_before(&self) -> u64 {
-        self.clock.unix_seconds().saturating_sub((self.tombstone_lifetime * 3 / 2).as_secs())
+    pub(crate) fn forgotten_before(&self, now: u64) -> u64 {
+        now.saturating_sub((self.tombstone_lifetime * 3 / 2).as_secs())
     }
 
     /// Versions of entries elsewhere that are older (Unix seconds) are told to nobody, if one of the replicas knows of them. A witness that
     /// was away for as long as it may be has the time to tell them; and a tombstone that came just after them is not forgotten yet,
     /// by any clock.
-    pub(crate) fn witnessed_since(&self) -> u64 {
-        self.clock.unix_seconds().saturating_sub((self.tombstone_lifetime * 5 / 4).as_secs())
+    pub(crate) fn witnessed_since(&self, now: u64) -> u64 {
+        now.saturating_sub((self.tombstone_lifetime * 5 / 4).as_secs())
     }
 
     /// Ends of leases that begin now.

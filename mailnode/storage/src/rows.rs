@@ -89,14 +89,17 @@ impl EntryRow {
         parsed.ok_or_else(|| damaged("entry"))
     }
 
-    /// A live version of an entry elsewhere, older than `before` (Unix seconds), of which a replica knows: whatever came after it may be
-    /// forgotten everywhere soon ([`crate::Options::witnessed_since`]).
-    pub fn is_overdue(&self, node: Option<NodeId>, before: u64) -> bool {
+    /// Is a peer to be told of this version yet? Not of a live one of an entry elsewhere, from before `since` (Unix seconds), of which a
+    /// replica knows: whatever came after it may be forgotten everywhere soon ([`crate::Options::witnessed_since`]).
+    pub fn is_awaited(&self, node: Option<NodeId>, since: u64) -> bool {
         let known = || self.entry.replicas.value.iter().any(|replica| !self.pending.contains(replica));
-        self.entry.is_live()
-            && !holds(node, &self.entry)
-            && self.entry.latest().unix_millis() / 1_000 < before
-            && known()
+        let overdue = || {
+            self.entry.is_live()
+                && !holds(node, &self.entry)
+                && self.entry.latest().unix_millis() / 1_000 < since
+                && known()
+        };
+        !self.pending.is_empty() && !overdue()
     }
 }
 

@@ -89,8 +89,8 @@ impl<'a> Staging<'a> {
         holds(self.node, entry)
     }
 
-    pub fn is_overdue(&self, row: &EntryRow, before: u64) -> bool {
-        row.is_overdue(self.node, before)
+    pub fn is_awaited(&self, row: &EntryRow, since: u64) -> bool {
+        row.is_awaited(self.node, since)
     }
 
     pub fn entry(&self, user: UserId, entry: EntryId) -> Result<Option<EntryRow>> {

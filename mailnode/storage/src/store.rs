@@ -160,7 +160,8 @@ impl Store {
         let prefix = fragment_key(user);
         let from = after.map_or_else(|| prefix.clone(), |after| entry_key(user, after));
         let mut outcome = Ok(());
-        let (node, since) = (self.shared().options.node, self.shared().options.witnessed_since());
+        let options = &self.shared().options;
+        let since = options.witnessed_since(options.clock.unix_seconds());
         self.shared().index.scan(&prefix, &from, &mut |key, row| {
             if after.is_some() && *key == from[..] {
                 return true;
@@ -169,7 +170,7 @@ impl Store {
                 Ok(row)
                     if row.entry.is_live()
                         && !self.holds(&row.entry)
-                        && (!witnessed || row.pending.is_empty() || row.is_overdue(node, since)) =>
+                        && !(witnessed && row.is_awaited(options.node, since)) =>
                 {
                     true
                 }
@@ -232,7 +233,8 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Entry>> {
         let prefix = peer_key(peer);
-        let (node, since) = (self.shared().options.node, self.shared().options.witnessed_since());
+        let options = &self.shared().options;
+        let since = options.witnessed_since(options.clock.unix_seconds());
         loop {
             let from = after.map_or_else(|| prefix.clone(), |(user, entry)| pending_key(peer, user, entry));
             let mut ids = Vec::new();
@@ -249,7 +251,7 @@ impl Store {
                 // One that went away meanwhile was acknowledged or forgotten.
                 let Some(row) = self.shared().index.read(&entry_key(user, entry))? else { continue };
                 let row = EntryRow::parse(&row)?;
-                if !row.is_overdue(node, since) {
+                if row.is_awaited(options.node, since) {
                     entries.push(row.entry);
                 }
             }

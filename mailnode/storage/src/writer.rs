@@ -66,7 +66,7 @@ impl Writer {
             sequence: self.sequence,
             position,
             now,
-            witnessed_since: shared.options.witnessed_since(),
+            witnessed_since: shared.options.witnessed_since(now),
         };
         let mut outcomes = Vec::with_capacity(commits.len());
         for commit in commits {
