@@ -132,6 +132,7 @@ pub async fn pretend_to_check(node: &Arc<Node>, password: &str) {
 /// A change of the folder tree, and of the mail it concerns.
 pub async fn change_folders(node: &Arc<Node>, cell: &UserCell, op: UserOp) -> Result<(), Failure> {
     let mut mailbox = cell.mailbox.lock().await;
+    cell.check_acting(node)?;
     let at = node.clock.now();
     let mut moved_inbox = None;
     let profile = node
@@ -159,11 +160,18 @@ pub async fn change_folders(node: &Arc<Node>, cell: &UserCell, op: UserOp) -> Re
         .await?;
     cell.profile.put(profile);
     // What was in a deleted folder is expunged now; what turns up later, when it turns up.
-    refresh(node, cell, &mut mailbox).await?;
-    if let Some(target) = moved_inbox {
-        move_inbox(node, cell, &mut mailbox, target).await?;
+    let mut rest = refresh(node, cell, &mut mailbox).await.map(drop);
+    if let (Ok(()), Some(target)) = (&rest, moved_inbox) {
+        rest = move_inbox(node, cell, &mut mailbox, target).await;
     }
-    Ok(())
+    match rest {
+        // The manager is back and does the rest. What is changed must not be changed again there.
+        Err(Failure::NotManager(_)) if moved_inbox.is_none() => Ok(()),
+        Err(Failure::NotManager(_)) => {
+            Err(Failure::Temporary("not all messages were moved; try again".into()))
+        }
+        other => other,
+    }
 }
 
 /// RENAME of INBOX moves its messages and leaves it empty (RFC 9051 6.3.6).
