@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 /// API group of everything that the operator defines; also the prefix of its labels and annotations.
 pub const GROUP: &str = "prickle.email";
 
+/// What is wanted of the mail service.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "prickle.email",
