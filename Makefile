@@ -103,7 +103,7 @@ kubernetes-short: install
 
 tikv-e2e:
 	program=$$(e2e/tikv/build.sh) && PRICKLE_TIKV=$$program \
-	cargo test --workspace --exclude sim --locked --test configuration --test contract --test faults --test transfer -- --include-ignored
+	cargo test --workspace --exclude sim --locked --test configuration --test contract --test faults --test figures --test transfer -- --include-ignored
 
 without-go:
 	@echo 'make operator-e2e tikv-e2e: skipped: there is no go'
