@@ -79,7 +79,8 @@ def test_a_log_that_was_rolled_back_is_put_aside_and_refilled(cluster, tmp_path)
     assert len(aside(cluster, rolled_back)) == 1
     assert "rolled back or cut" in quarantined(cluster, rolled_back)["reason"]
     assert rolled_back.metric("prickle_log_quarantine_timestamp_seconds") > 0
-    assert "quarantine" in cluster.admin("cluster", "status").lower()
+    # Who answers may not have reached the new process yet.
+    eventually("it is told of", lambda: "quarantine" in cluster.admin("cluster", "status").lower(), 10)
     refilled(cluster, rolled_back, held)
     check(cluster.nodes, users, before)
     # It is this log that peers know now: the next start finds nothing wrong.
