@@ -21,7 +21,7 @@
 #                         make test leaves it out without)
 #   make figures          the papers' figures from our cores, into docs/figures (some ten minutes; not part of `make test`)
 #   make scale            scale tests of the cores that are too long for `make unit`: a simulated day of 100 nodes
-#   make crds             writes the copies of the CustomResourceDefinition
+#   make crds             writes the copies of the CustomResourceDefinition, and the alerts
 #   make bench            the speed of a cluster here, beside Debian's Dovecot (not part of `make test`)
 
 SHELL = /bin/bash
@@ -123,6 +123,7 @@ scale:
 crds:
 	cargo run --locked -p operator -- crd | tee crds/mailclusters.prickle.email.yaml manifests/crd.yaml \
 	>charts/prickle/crds/mailclusters.prickle.email.yaml
+	cargo run --locked -p operator -- rules >manifests/monitoring/rules.yaml
 
 bench: install
 	cargo build --release --locked -p mailnode

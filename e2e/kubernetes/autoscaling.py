@@ -146,8 +146,8 @@ class Prometheus:
         assert code == 200, text
 
     def scrape(self, mail):
-        """What a ServiceMonitor would make it do: all pods of a MailCluster, under the labels that people know."""
-        fixed = {"namespace": mail.namespace, "service": f"{mail.name}-nodes"}
+        """What a ServiceMonitor would make it do: all pods of a MailCluster, under the labels that people know, and that of the rule file."""
+        fixed = {"job": "prickle", "namespace": mail.namespace, "service": f"{mail.name}-nodes"}
         name = f"_http._tcp.{fixed['service']}.{mail.namespace}.svc.cluster.local"
         self._jobs.append({
             "job_name": mail.namespace, "metrics_path": "/metrics",
@@ -173,7 +173,7 @@ class Prometheus:
         return found[0][1]
 
     def load_rules(self, groups):
-        """Those of a PrometheusRule; Prometheus' own checker must accept them."""
+        """Those of a PrometheusRule or rule file; Prometheus' own checker must accept them."""
         self._rules.write_text(json.dumps({"groups": groups}))
         namespaces.run(self._programs / "promtool", "check", "rules", self._rules)
         self._reload()

@@ -169,24 +169,27 @@ def test_prometheus_accepts_our_alerts_and_none_fires(prometheus, operator, mail
     cluster = mail(nodes=3, monitoring={"prometheusRule": True})
     prometheus.scrape(cluster)
     rule = eventually("the PrometheusRule is there", lambda: cluster.get("prometheusrules", "mail"), 120, every=1)
-    prometheus.load_rules(rule["spec"]["groups"])
-    expected = {alert["alert"] for group in rule["spec"]["groups"] for alert in group["rules"]}
+    groups = rule["spec"]["groups"]
+    expected = {alert["alert"] for group in groups for alert in group["rules"]}
+    # What they are about is there, or they could never fire.
+    job = f'job="prickle",namespace="{cluster.namespace}",service="mail-nodes"'
+
+    def scraped():
+        for metric in ("up", "prickle_delivery_failures_total", "prickle_pending_updates", "prickle_log_corrupt_records_total",
+                       "prickle_log_quarantine_timestamp_seconds", "prickle_view_epoch", "prickle_disk_used_ratio"):
+            assert len(prometheus.query(f"{metric}{{{job}}}")) == 3, metric
+        return True
+    eventually("all metrics of all pods are there", scraped, 60, every=1)
 
     def evaluated():
         found = prometheus.rules()
         assert set(found) == expected and all(health == "ok" for health, _ in found.values()), found
         return True
-    eventually("all are evaluated", evaluated, 60, every=1)
-    # What they are about is there, or they could never fire.
-    job = f'namespace="{cluster.namespace}",service="mail-nodes"'
-
-    def scraped():
-        for metric in ("up", "prickle_delivery_failures_total", "prickle_pending_updates", "prickle_log_corrupt_records_total",
-                       "prickle_log_quarantine_timestamp_seconds", "prickle_view_epoch"):
-            assert len(prometheus.query(f"{metric}{{{job}}}")) == 3, metric
-        return True
-    eventually("all metrics of all pods are there", scraped, 60, every=1)
-    assert {state for _, state in prometheus.rules().values()} == {"inactive"}, prometheus.rules()
+    # Of this MailCluster, and of all where there is no Prometheus operator.
+    for rules in (groups, yaml.safe_load((images.ROOT / "manifests/monitoring/rules.yaml").read_text())["groups"]):
+        prometheus.load_rules(rules)
+        eventually("all are evaluated", evaluated, 60, every=1)
+        assert {state for _, state in prometheus.rules().values()} == {"inactive"}, prometheus.rules()
     report(f"{len(expected)} alerts accepted and evaluated by Prometheus")
 
 

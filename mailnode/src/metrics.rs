@@ -3,8 +3,8 @@
 
 use crate::crypto::Wrapping;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 pub struct Metrics {
@@ -51,6 +51,7 @@ pub struct LogMetrics {
     pub corrupt_records: IntCounter,
     pub quarantined_at: IntGauge,
     pub queue: IntGauge,
+    pub disk_used: Gauge,
 }
 
 /// The transport between nodes, as of the last scrape.
@@ -181,6 +182,11 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
+        let ratio = |name: &str, help: &str| -> prometheus::Result<Gauge> {
+            let metric = Gauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
         let counters = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
             let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(metric.clone()))?;
@@ -276,6 +282,10 @@ impl Metrics {
                     "When this node's log was last found rolled back, cut or altered, and replaced; 0: never.",
                 )?,
                 queue: gauge("prickle_log_queue", "Writes that wait for the disk now.")?,
+                disk_used: ratio(
+                    "prickle_disk_used_ratio",
+                    "Share of the data directory's disk in use, 0 to 1.",
+                )?,
             },
             healing: HealingMetrics {
                 comparisons: counter("prickle_healing_comparisons_total", "Comparisons begun with peers.")?,

@@ -103,7 +103,9 @@ impl Node {
         metrics.log.quarantined_at.set(self.log_heads.history().map_or(0, |quarantine| quarantine.at));
         metrics.parts.here(log.parts);
         metrics.parts.missing.set(self.parts.status(self).missing as i64);
-        metrics.log.queue.set(i64::from(self.store.load().pending));
+        let load = self.store.load();
+        metrics.log.queue.set(i64::from(load.pending));
+        metrics.log.disk_used.set(f64::from(load.fullness) / 1_000.0);
         self.outbound.update_gauges(&metrics.queue);
         self.update_rpc_metrics();
         self.update_user_database_metrics();

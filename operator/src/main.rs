@@ -1,4 +1,5 @@
-//! `prickle-operator`: `run` in the cluster, `check` whether one runs, `crd` to print the CustomResourceDefinition.
+//! `prickle-operator`: `run` in the cluster, `check` whether one runs, `crd` and `rules` to print the
+//! CustomResourceDefinition and the alerts.
 
 use clap::{Parser, Subcommand};
 use kube::Client;
@@ -19,6 +20,8 @@ struct Cli {
 enum Command {
     /// Print the CustomResourceDefinition of MailClusters as YAML.
     Crd,
+    /// Print the alerts as a rule file for a Prometheus that is not run by its operator.
+    Rules,
     /// Look after MailClusters.
     Run(RunOptions),
     /// Say whether an operator works here; for `helm test`.
@@ -61,6 +64,9 @@ fn main() -> ExitCode {
         Command::Crd => {
             operator::crd::crd_yaml().map(|yaml| print!("{yaml}")).map_err(|error| error.to_string())
         }
+        Command::Rules => operator::children::monitoring::rule_file()
+            .map(|yaml| print!("{yaml}"))
+            .map_err(|error| error.to_string()),
         Command::Run(options) => run(options),
         Command::Check(scope) => check(&scope),
     };

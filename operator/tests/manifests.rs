@@ -67,9 +67,14 @@ fn manifests_and_chart_give_the_same_rights() {
 
 #[test]
 fn manifests_have_the_current_crd() {
+    assert!(read("manifests/crd.yaml") == operator::crd::crd_yaml().unwrap(), "make crds");
+}
+
+#[test]
+fn manifests_have_the_current_alerts() {
     assert!(
-        read("manifests/crd.yaml") == operator::crd::crd_yaml().unwrap(),
-        "prickle-operator crd > manifests/crd.yaml"
+        read("manifests/monitoring/rules.yaml") == operator::children::monitoring::rule_file().unwrap(),
+        "make crds"
     );
 }
 
