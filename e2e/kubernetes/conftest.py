@@ -83,10 +83,8 @@ def kubernetes(request):
 
 @pytest.fixture(scope="session")
 def operator(kubernetes):
-    """`helm install`, as a new user would."""
     try:
-        kubernetes.helm("install", "prickle", images.ROOT / "charts/prickle", "--namespace", "prickle-system", "--create-namespace",
-                        "--wait", "--timeout", "240s")
+        kubernetes.install_chart()
     except BaseException:
         kubernetes.save_state(ARTIFACTS / f"install-{namespaces.LANE}", "prickle-system")
         raise

@@ -208,6 +208,11 @@ class Kubernetes:
         config = self.control.path("admin.kubeconfig")
         return run(self.binaries / "helm", f"--kubeconfig={config}", *arguments, timeout=timeout)
 
+    def install_chart(self):
+        """`helm install`, as a new user would."""
+        self.helm("install", "prickle", HERE.parent.parent / "charts/prickle", "--namespace", "prickle-system", "--create-namespace",
+                  "--wait", "--timeout", "240s")
+
     def machine(self, name):
         return next(machine for machine in self.machines if machine.name == name)
 

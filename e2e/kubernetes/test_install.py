@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+import images
 from mail import DOMAIN
 from wait import eventually
 
@@ -82,3 +83,19 @@ def test_leases_are_renewed_when_they_are_due(mail, report):
 def test_the_chart_tests_itself(operator):
     said = operator.helm("test", "prickle", "--namespace", "prickle-system", "--timeout", "120s")
     assert "Succeeded" in said, said
+
+
+def test_the_plain_manifests_do_the_same(operator, mail, report):
+    manifests, in_system = images.ROOT / "manifests", ("--namespace", "prickle-system")
+    operator.helm("uninstall", "prickle", *in_system, "--wait")
+    try:
+        operator.kubectl("apply", "--server-side", "-k", manifests, timeout=120)
+        operator.kubectl("rollout", "status", "deployment/prickle-operator", "--timeout", "120s", *in_system, timeout=150)
+        operator.kubectl("apply", "--server-side", "-k", manifests / "monitoring")
+        cluster = mail(nodes=3)
+        cluster.wait_settled(nodes=3)
+        report(f"{cluster.seconds_to_ready:.1f} s from kubectl apply to Ready, the operator installed by kubectl apply -k")
+        cluster.delete()
+    finally:
+        operator.kubectl("delete", "-f", manifests / "operator/deployment.yaml", "-f", manifests / "operator/rbac.yaml", timeout=120)
+        operator.install_chart()

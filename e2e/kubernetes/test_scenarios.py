@@ -289,7 +289,7 @@ def test_uninstalled_and_installed_again_over_kept_volumes(kubernetes, loaded, r
     report(f"deleted: the MailCluster in {gone:.1f} s, its pods in {pods_gone:.1f} s")
     kubernetes.helm("uninstall", "prickle", "--namespace", "prickle-system", "--wait")
     assert kubernetes.get("crd", "mailclusters.prickle.email")
-    kubernetes.helm("install", "prickle", images.ROOT / "charts/prickle", "--namespace", "prickle-system", "--wait", "--timeout", "240s")
+    kubernetes.install_chart()
     # Certificates and the token were the MailCluster's; the mail, the accounts and the secret that unlocks it stayed.
     mail._context = mail._token = mail._address = None
     seconds = mail.create(nodes=3)
