@@ -162,6 +162,8 @@ pub async fn refresh(
     cell.check_acting(node)?;
     if mailbox.is_outdated(node) {
         *mailbox = Mailbox::new(cell.user);
+        // As old as that, and in the fragments, which are read next, unless they are gone from there and that is forgotten.
+        lock(&cell.incoming).entries.clear();
     }
     {
         let mut incoming = lock(&cell.incoming);
