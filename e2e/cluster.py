@@ -86,7 +86,8 @@ class Accounts:
         assert status in (201, 409), text
 
     def add_user(self, name=None):
-        user = User(f"{name or 'u' + secrets.token_hex(6)}@{self.domain}", secrets.token_urlsafe(16))
+        # Begins with no "-", which swaks would take for an option.
+        user = User(f"{name or 'u' + secrets.token_hex(6)}@{self.domain}", secrets.token_hex(16))
         body = {"address": user.address, "password": user.password}
         status, text = self.running()[0].http("POST", "/v1/users", body)
         assert status == 201, text

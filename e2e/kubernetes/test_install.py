@@ -26,7 +26,8 @@ def test_install(mail, report, tmp_path):
     assert cluster.members() == {f"mail-{ordinal}": "active" for ordinal in range(3)}
 
     # The domain of the MailCluster is there; another, and an account, by the admin commands.
-    address, password = f"anna@{DOMAIN}", secrets.token_urlsafe(16)
+    # Begins with no "-", which swaks would take for an option.
+    address, password = f"anna@{DOMAIN}", secrets.token_hex(16)
     exec_in = ("exec", "-i", "mail-0", "--", "mailnode")
     eventually("the domain is added", lambda: DOMAIN in cluster.kubectl(*exec_in, "domain", "list").split(), 60, every=1)
     cluster.kubectl(*exec_in, "domain", "add", "example.net")
