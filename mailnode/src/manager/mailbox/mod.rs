@@ -148,6 +148,7 @@ impl Mailbox {
         self.profile = Some(profile.clone());
     }
 }
+
 /// Brings the index up to date: all fragments that can be reached, all deliveries we were told of, UIDs for all
 /// as far as they can be reserved. Called at the start of every operation, under the user's lock.
 ///
