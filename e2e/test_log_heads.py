@@ -1,8 +1,11 @@
 """Logs that are not what peers saw of them: rolled back, cut, or of an older disk. The node starts empty, says why, and is refilled."""
 
+import contextlib
+import poplib
 import re
 import shutil
 import subprocess
+import threading
 import time
 
 import pytest
@@ -115,6 +118,30 @@ def test_a_log_that_was_cut_is_put_aside_and_the_old_disk_of_a_replaced_one_is_k
     refilled(cluster, victim, held)
     cluster.kill(first)
     check([victim, third], users, before)
+
+
+def test_a_node_that_is_asked_to_stop_while_it_begins_anew_stops(cluster):
+    cluster, users = cluster
+    victim = cluster.nodes[1]
+    time.sleep(ANNOUNCED)
+    victim.process.stop()
+    cut(cluster, victim, 3000)
+    cluster.start_node(victim, wait=False)
+
+    # A login that waits for a user database keeps the old program from ending for some seconds.
+    def log_in():
+        while not victim.process.has_said("is put into quarantine"):
+            with contextlib.suppress(OSError, poplib.error_proto, EOFError):
+                clients.pop3(victim, users[0]).close()
+    login = threading.Thread(target=log_in)
+    login.start()
+    eventually("its log is found to be cut", lambda: victim.process.has_said("is put into quarantine"), 20, every=0.01)
+    assert victim.process.stop(seconds=20) == 0
+    login.join()
+    assert victim.process.has_said("stopped before it began anew")
+    assert not aside(cluster, victim)
+    cluster.start_node(victim)
+    assert len(aside(cluster, victim)) == 1
 
 
 def test_a_whole_cluster_that_lost_the_ends_of_its_logs_uses_what_is_left(cluster):

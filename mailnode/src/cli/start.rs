@@ -96,6 +96,14 @@ impl Stop {
             _ = self.interrupt.recv() => {}
         }
     }
+
+    async fn was_asked_for(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            () = self.asked_for() => true,
+            () = std::future::ready(()) => false,
+        }
+    }
 }
 
 pub fn serve(path: &Path, identity: &Identity) -> Result<(), CliError> {
@@ -166,6 +174,11 @@ async fn serve_with<L: LeaseService>(
         }
         () = node.quarantined() => {
             node.stop().await;
+            // That took seconds. Who asked meanwhile does not ask the next program again; the next start puts the log aside.
+            if stop.was_asked_for().await {
+                tracing::info!("stopped before it began anew");
+                return Ok(());
+            }
             Err(begin_anew())
         }
     }
