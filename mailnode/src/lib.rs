@@ -31,6 +31,8 @@ mod replication;
 mod retrieval;
 mod rotation;
 pub mod running;
+#[cfg(test)]
+mod samples;
 pub mod sessions;
 pub mod signed_accounts;
 mod status;

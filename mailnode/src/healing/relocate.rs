@@ -320,25 +320,7 @@ async fn balance(node: &Arc<Node>) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cluster::{BlobId, BlobRef, FolderId, Location, Register, Timestamp, WrappedKey};
-
-    fn entry(id: u128) -> Entry {
-        Entry {
-            id: EntryId(id),
-            user: UserId(1),
-            blob: BlobRef {
-                id: BlobId([0; 32]),
-                size: 10,
-                key: Register::new(WrappedKey(Vec::new()), Timestamp::ZERO),
-            },
-            internal_date: 0,
-            location: Location { folder: FolderId::INBOX, at: Timestamp::ZERO, uid: None },
-            flags: BTreeMap::new(),
-            modseq: 0,
-            replicas: Register::new(Vec::new(), Timestamp::ZERO),
-            expunged: None,
-        }
-    }
+    use crate::samples::entry;
 
     #[test]
     fn a_look_takes_the_most_endangered_and_counts_all() {

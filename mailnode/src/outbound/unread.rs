@@ -61,26 +61,7 @@ impl Unread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cluster::{BlobId, BlobRef, FolderId, Location, NodeId, Register, Timestamp, UserId, WrappedKey};
-
-    fn entry(id: u128) -> Entry {
-        let at = Timestamp { ticks: 1, node: NodeId(1) };
-        Entry {
-            id: EntryId(id),
-            user: UserId(7),
-            blob: BlobRef {
-                id: BlobId([0; 32]),
-                size: 1,
-                key: Register::new(WrappedKey(Vec::new()), Timestamp::ZERO),
-            },
-            internal_date: 0,
-            location: Location { folder: FolderId::INBOX, at, uid: None },
-            flags: BTreeMap::new(),
-            modseq: 0,
-            replicas: Register::new(Vec::new(), at),
-            expunged: None,
-        }
-    }
+    use crate::samples::entry;
 
     #[test]
     fn the_earliest_is_read_first_and_once() {
