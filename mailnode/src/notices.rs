@@ -32,7 +32,7 @@ pub struct Notices {
 struct Waiting {
     entries: Vec<Entry>,
     lost: bool,
-    /// Since when it does not answer.
+    /// Since when it takes nothing.
     failing_since: Option<Instant>,
 }
 
